@@ -1,0 +1,2 @@
+#pragma once
+int lorry_kernels_abi(void);
