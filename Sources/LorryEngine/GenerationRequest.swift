@@ -1,0 +1,93 @@
+import LorryModel
+
+/// What a client wants generated: the engine's input, free of text and HTTP.
+public struct GenerationRequest: Sendable {
+    /// Appears in logs and metrics; need not be unique.
+    public var id: String
+    /// At least one token.
+    public var promptTokens: [Int32]
+    /// Nil runs the base model alone.
+    public var adapter: AdapterReference?
+    public var sampling = SamplingParameters()
+    /// Upper bound on generated tokens; 0 only evaluates the prompt.
+    public var maximumTokenCount: Int
+    /// Before this many tokens neither an end token nor a stop token is sampled.
+    public var minimumTokenCount = 0
+    /// Generates on past the model's end-of-sequence tokens.
+    public var ignoresEndTokens = false
+    /// Further tokens that end the generation, beside the model's own.
+    public var stopTokenIDs: Set<Int32> = []
+    /// How many alternatives each generated token's log-probabilities list; nil for none at all.
+    public var logprobCount: Int?
+    /// The same for the prompt's tokens.
+    public var promptLogprobCount: Int?
+    /// Lower runs first.
+    public var priority = 0
+
+    public init(
+        id: String, promptTokens: [Int32], adapter: AdapterReference? = nil, maximumTokenCount: Int
+    ) {
+        self.id = id
+        self.promptTokens = promptTokens
+        self.adapter = adapter
+        self.maximumTokenCount = maximumTokenCount
+    }
+}
+
+/// An immutable adapter version that a request names, and how to bring it into memory.
+public struct AdapterReference: Sendable {
+    /// The version's content hash: what residency and batching go by.
+    public let id: AdapterVersionID
+    /// The name that clients use; for logs and metrics only.
+    public let name: String
+    /// Compiles the adapter; runs off the engine thread, at most once at a time per version.
+    public let load: @Sendable () throws -> AdapterProgram
+    /// Kept until the request has ended, so that the files behind `load` stay in place.
+    public let hold: (any Sendable)?
+
+    public init(
+        id: AdapterVersionID, name: String, hold: (any Sendable)? = nil,
+        load: @escaping @Sendable () throws -> AdapterProgram
+    ) {
+        self.id = id
+        self.name = name
+        self.hold = hold
+        self.load = load
+    }
+}
+
+/// Names an immutable adapter version by the hash of its content.
+public struct AdapterVersionID: Hashable, Sendable, CustomStringConvertible {
+    public let digest: String
+    public init(_ digest: String) { self.digest = digest }
+    public var description: String { digest }
+}
+
+/// How the next token is chosen. The defaults sample from the model's own distribution.
+///
+/// Logits pass, in this order, through logit bias, the three penalties, temperature, and then the
+/// filters top-k, top-p, min-p and typical-p, as in vLLM.
+public struct SamplingParameters: Sendable, Equatable {
+    /// 0 takes the most probable token.
+    public var temperature: Float = 1
+    /// Keeps the smallest set of tokens whose probabilities reach this sum.
+    public var topP: Float = 1
+    /// Keeps this many tokens; 0 keeps all.
+    public var topK = 0
+    /// Keeps tokens at least this probable relative to the most probable one.
+    public var minP: Float = 0
+    /// Locally typical sampling (arXiv 2202.00666); 1 keeps all.
+    public var typicalP: Float = 1
+    /// Divides positive and multiplies negative logits of tokens that the prompt or the answer has.
+    public var repetitionPenalty: Float = 1
+    /// Subtracted from a token's logit once per occurrence in the answer.
+    public var frequencyPenalty: Float = 0
+    /// Subtracted from a token's logit where the answer has it.
+    public var presencePenalty: Float = 0
+    /// Added to the logits of single tokens.
+    public var logitBias: [Int32: Float] = [:]
+    /// Makes sampling reproducible; nil draws a seed.
+    public var seed: UInt64?
+
+    public init() {}
+}

@@ -1,0 +1,42 @@
+/// What an adapter is, as far as its files tell: shown in listings and checked at registration.
+public struct AdapterDescription: Sendable, Codable, Equatable {
+    /// The PEFT method by its common name: `lora`, `rslora`, …
+    public let method: String
+    /// The largest rank of any target; 0 for methods without one.
+    public let rank: Int
+    /// Short names of the adapted modules, sorted: `k_proj`, `q_proj`, …
+    public let targets: [String]
+    /// Bytes that the adapter occupies while it is resident.
+    public let byteCount: Int
+    public let parameterCount: Int
+
+    public init(
+        method: String, rank: Int, targets: [String], byteCount: Int, parameterCount: Int
+    ) {
+        self.method = method
+        self.rank = rank
+        self.targets = targets
+        self.byteCount = byteCount
+        self.parameterCount = parameterCount
+    }
+}
+
+/// An adapter that is not served, with the file, tensor or field at fault in the message.
+public struct AdapterError: Error, CustomStringConvertible, Sendable, Equatable {
+    public enum Kind: Sendable, Equatable {
+        /// Damaged, inconsistent, or made for another base model.
+        case invalid
+        /// A PEFT method or option that Lorry does not serve.
+        case unsupported
+        /// A file is missing or cannot be read.
+        case unreadable
+    }
+    public let kind: Kind
+    public let message: String
+    public var description: String { message }
+
+    public init(_ kind: Kind, _ message: String) {
+        self.kind = kind
+        self.message = message
+    }
+}
