@@ -53,6 +53,7 @@ public struct AdapterReference: Sendable {
     ) {
         self.id = id
         self.name = name
+        self.byteCount = byteCount
         self.hold = hold
         self.load = load
     }
