@@ -19,7 +19,8 @@ struct ConnectionSettings: Sendable {
         let shortest = min(
             min(limits.headerTimeout, limits.idleTimeout),
             min(limits.bodyIdleTimeout, limits.responseStallTimeout))
-        return min(.seconds(1), max(.milliseconds(10), .nanoseconds(TimeAmount(shortest).nanoseconds / 4)))
+        return min(
+            .seconds(1), max(.milliseconds(10), .nanoseconds(TimeAmount(shortest).nanoseconds / 4)))
     }
 
     /// Starts a request's task, and counts it while it runs.

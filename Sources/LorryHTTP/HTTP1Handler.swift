@@ -145,7 +145,9 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         guard let error = error as? HTTPParserError else {
             settings.logger.debug(
                 "connection ended",
-                metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
+                metadata: [
+                    "error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")",
+                ])
             return context.close(promise: nil)
         }
         let violation =

@@ -114,7 +114,8 @@ extension HTTP2Session {
         return 0
     }
 
-    private func add(_ name: String, _ value: UnsafeBufferPointer<UInt8>, to head: inout HTTP2Head) {
+    private func add(_ name: String, _ value: UnsafeBufferPointer<UInt8>, to head: inout HTTP2Head)
+    {
         switch name {
         case ":method": head.method = String(decoding: value, as: UTF8.self)
         case ":scheme": head.scheme = String(decoding: value, as: UTF8.self)

@@ -25,7 +25,6 @@ package struct HTTP2Head: Sendable {
     }
 }
 
-
 /// What happened in an ``HTTP2Session`` while bytes came in or went out, in order.
 package enum HTTP2Event: Sendable {
     case head(stream: Int32, HTTP2Head, endOfStream: Bool)

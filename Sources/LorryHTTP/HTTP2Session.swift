@@ -103,7 +103,8 @@ package final class HTTP2Session {
         try fields.withUnsafeFields { fields in
             try withBodyProvider(endOfStream ? nil : stream) { provider in
                 try check(
-                    nghttp2_submit_response(session, stream, fields.baseAddress, fields.count, provider),
+                    nghttp2_submit_response(
+                        session, stream, fields.baseAddress, fields.count, provider),
                     "submitting a response")
             }
         }

@@ -2,15 +2,26 @@ import Metrics
 
 /// Why a request or a connection was turned away.
 package enum Refusal: String, Sendable, CaseIterable {
-    case connections, badRequest = "bad_request", headersTooLarge = "headers_too_large"
-    case uriTooLong = "uri_too_long", bodyTooLarge = "body_too_large", streams, pipeline
-    case contentEncoding = "content_encoding", draining
-    case headerTimeout = "header_timeout", bodyTimeout = "body_timeout"
-    case responseStalled = "response_stalled", idle, protocolError = "protocol_error"
+    case connections
+    case badRequest = "bad_request"
+    case headersTooLarge = "headers_too_large"
+    case uriTooLong = "uri_too_long"
+    case bodyTooLarge = "body_too_large"
+    case streams, pipeline
+    case contentEncoding = "content_encoding"
+    case draining
+    case headerTimeout = "header_timeout"
+    case bodyTimeout = "body_timeout"
+    case responseStalled = "response_stalled"
+    case idle
+    case protocolError = "protocol_error"
     case flood
-    case floodClientReset = "flood_client_reset", floodServerReset = "flood_server_reset"
-    case floodPing = "flood_ping", floodSettings = "flood_settings"
-    case floodEmptyData = "flood_empty_data", floodPriority = "flood_priority"
+    case floodClientReset = "flood_client_reset"
+    case floodServerReset = "flood_server_reset"
+    case floodPing = "flood_ping"
+    case floodSettings = "flood_settings"
+    case floodEmptyData = "flood_empty_data"
+    case floodPriority = "flood_priority"
     case floodWindowUpdate = "flood_window_update"
 
     package init(_ kind: AbuseBudget.Kind) {

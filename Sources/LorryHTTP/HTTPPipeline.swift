@@ -39,14 +39,16 @@ enum HTTPPipeline {
     ) {
         let pipeline = context.pipeline.syncOperations
         do {
-            try addHTTP2(context, settings: handler.settings, peer: handler.peer, upgrade: upgrade)
             let old = try [
-                context,
-                pipeline.context(handlerType: HTTPResponseEncoder.self),
                 pipeline.context(handlerType: ArrivalObserver.self),
-                pipeline.context(handlerType: ByteToMessageHandler<HTTPRequestDecoder>.self),
+                pipeline.context(handlerType: HTTPResponseEncoder.self), context,
             ]
+            let parser = try pipeline.context(
+                handlerType: ByteToMessageHandler<HTTPRequestDecoder>.self)
+            // What HTTP/2 writes must not meet the encoder; what the parser lets go must meet HTTP/2.
             for context in old { pipeline.removeHandler(context: context, promise: nil) }
+            try addHTTP2(context, settings: handler.settings, peer: handler.peer, upgrade: upgrade)
+            pipeline.removeHandler(context: parser, promise: nil)
         } catch {
             handler.settings.logger.debug("h2c upgrade failed", metadata: ["error": "\(error)"])
             context.close(promise: nil)
