@@ -59,14 +59,13 @@ var targets: [Target] = [
     system("CNghttp2", pkgConfig: "libnghttp2", apt: "libnghttp2-dev"),
     system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
     system("CPCRE2", pkgConfig: "libpcre2-8", apt: "libpcre2-dev"),
-    system("CArchive", pkgConfig: "libarchive", apt: "libarchive-dev"),
     .target(name: "CKernels", cSettings: kernelSettings),
     .executableTarget(
         name: "lorry",
         dependencies: [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
             "LorryTensor", "LorryMetrics", argumentParser, yams, logging, metrics, lifecycle,
-            hummingbird, "CNghttp2", "CZlib", "CPCRE2", "CArchive",
+            hummingbird, "CNghttp2", "CZlib", "CPCRE2",
         ] + nio,
         swiftSettings: lorrySettings
     ),
@@ -84,8 +83,8 @@ targets += library(
     resources: [.copy("Fixtures")])
 targets += library("LorryMetrics", [metrics])
 targets += library(
-    "LorryRegistry", ["LorryModel", "CArchive", grdb, crypto, logging],
-    testDependencies: [grdb, crypto])
+    "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
+    testDependencies: [grdb, crypto, logging, "CZlib"])
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,
