@@ -1,2 +1,190 @@
+/// The C kernels of LorryTensor: one function table per instruction-set level.
+///
+/// Sizes and pointers are checked by the Swift callers; nothing here looks at input from outside.
+/// Every output element is accumulated in one order that depends on its own row and column only,
+/// so a result's bits do not depend on how rows and columns are cut into calls.
 #pragma once
-int lorry_kernels_abi(void);
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma clang assume_nonnull begin
+
+/// Columns of a packed panel, lanes of a kernel vector, and tokens of a KV block.
+#define CK_LANES 16
+
+/// How weights, adapter factors, keys and values are held.
+typedef enum __attribute__((enum_extensibility(closed))) ck_format {
+    CK_FORMAT_F32 = 0,
+    CK_FORMAT_BF16 = 1,
+} ck_format;
+
+/// Element types of source tensors.
+typedef enum __attribute__((enum_extensibility(closed))) ck_element {
+    CK_ELEMENT_F32 = 0,
+    CK_ELEMENT_F16 = 1,
+    CK_ELEMENT_BF16 = 2,
+} ck_element;
+
+/// y[row, column] = Σ_k x[row, k] · w[column, k] + bias[column], one FMA chain over k per element.
+///
+/// Weights lie in panels of 16 columns, zero-padded past the last column.
+///   f32:  [panel][k][16]
+///   bf16: [panel][k/2][16][2], in-features rounded up to even with zero
+typedef struct ck_matmul {
+    const float *x;              // [row_count, in_features]
+    size_t x_stride;             // floats from one row to the next
+    size_t row_count;
+    const void *weights;         // all panels
+    ck_format format;
+    size_t in_features;
+    const float *_Nullable bias; // [out_features]
+    float *y;                    // [row_count, out_features]
+    size_t y_stride;
+    size_t column_start;         // only these columns of y are written
+    size_t column_end;
+} ck_matmul;
+
+/// v[row, j] = Σ_i x[row, i] · a[j, i], lane i % 16 first, then a tree over the lanes.
+typedef struct ck_shrink {
+    const float *x;              // row 0 of the segment
+    size_t x_stride;
+    size_t in_features;
+    const void *a;               // [rank, in_features]
+    ck_format format;
+    float *v;                    // [rows, rank]
+    size_t v_stride;
+} ck_shrink;
+
+/// y[row, o] += scale · Σ_j v[row, j] · b[j, o], one FMA chain over j per element.
+typedef struct ck_expand {
+    const float *v;              // row 0 of the segment
+    size_t v_stride;
+    const void *b;               // [rank, out_features]
+    ck_format format;
+    size_t rank;
+    size_t out_features;
+    float scale;
+    float *y;                    // row 0 of the segment, first column of the target
+    size_t y_stride;
+} ck_expand;
+
+/// Causal attention of one sequence's consecutive query rows over its KV blocks.
+///
+/// A KV block holds 16 tokens. At key_offset: [kv_head][head_dim][16] (lane = token); at
+/// value_offset: [kv_head][16][head_dim]. Blocks are visited in order of position, 16 tokens at a
+/// time, with an online softmax.
+typedef struct ck_attention {
+    const float *q;              // row 0 of the span, [rows, heads, head_dim]
+    size_t q_stride;
+    float *out;                  // row 0 of the span, [rows, heads, head_dim]
+    size_t out_stride;
+    const uint8_t *arena;
+    size_t block_byte_count;
+    const int32_t *block_table;  // block number by position / 16
+    size_t key_offset;           // bytes from a block's start to this layer's keys
+    size_t value_offset;
+    ck_format format;
+    size_t head_dim;
+    size_t group_size;           // query heads per KV head
+    size_t start_position;       // of row 0
+    size_t window;               // positions a row sees, itself included; SIZE_MAX: all
+    float scale;
+    float softcap;               // 0: none
+} ck_attention;
+
+/// The kernels of one level.
+typedef struct ck_table {
+    void (*matmul)(const ck_matmul *m, size_t panel_start, size_t panel_end);
+    void (*shrink)(const ck_shrink *s, size_t rank_start, size_t rank_end, size_t row_start,
+                   size_t row_end);
+    void (*expand)(const ck_expand *e, size_t column_start, size_t column_end, size_t row_start,
+                   size_t row_end);
+    void (*attention)(const ck_attention *a, size_t kv_head, size_t row_start, size_t row_end);
+    /// out = weight · (x / sqrt(mean(x²) + epsilon))
+    void (*rms_norm)(const float *x, const float *weight, size_t count, float epsilon, float *out);
+    /// out = gate / (1 + exp(-gate)) · up
+    void (*silu_multiply)(const float *gate, const float *up, size_t count, float *out);
+    /// Rotates pairs (i, i + rotary_dim/2) of each head; cos and sin are [rotary_dim/2].
+    void (*rope)(float *x, size_t head_count, size_t head_dim, size_t rotary_dim,
+                 const float *cosine, const float *sine);
+    void (*add)(float *y, const float *x, size_t count);
+    void (*multiply)(float *y, const float *x, size_t count);
+    /// out = exp(x)
+    void (*exponential)(const float *x, size_t count, float *out);
+    /// Index of the first largest element; NaN never wins.
+    size_t (*argmax)(const float *x, size_t count);
+    float (*log_sum_exp)(const float *x, size_t count);
+} ck_table;
+
+/// Instruction-set levels, lowest first.
+typedef enum __attribute__((enum_extensibility(closed))) ck_level {
+    CK_LEVEL_PORTABLE = 0,
+    CK_LEVEL_AVX2 = 1,
+    CK_LEVEL_AVX512 = 2,
+} ck_level;
+
+/// The level's table; NULL where this build, CPU or operating system cannot run it.
+const ck_table *_Nullable ck_level_table(ck_level level);
+
+// Conversions and packing (the same for all levels).
+
+float ck_f32_from_f16(uint16_t bits);
+/// Rounds to nearest, ties to even; NaN stays NaN.
+uint16_t ck_bf16_from_f32(float value);
+/// dst[i] = src[i] as f32, exact.
+void ck_widen(const void *src, ck_element element, size_t count, float *dst);
+/// dst[i] = src[i] rounded to bf16.
+void ck_narrow(const void *src, ck_element element, size_t count, uint16_t *dst);
+
+/// One source of a panel: rows of a [out, in] matrix, or columns of a stored [in, out] one.
+typedef struct ck_panel_source {
+    const void *bytes;           // first element of the first row taken
+    ck_element element;
+    size_t row_stride;           // elements from one output row to the next
+    size_t column_stride;        // elements from one input to the next
+    size_t row_count;            // output rows taken from here
+    size_t lane;                 // first lane of the panel filled
+} ck_panel_source;
+
+/// Bytes of one panel.
+size_t ck_panel_byte_count(size_t in_features, ck_format format);
+/// Fills lanes [lane, lane + row_count) of a panel; other lanes stay as they are.
+void ck_pack_panel(void *panel, ck_format format, size_t in_features,
+                   const ck_panel_source *source);
+/// dst[k] = w[lane, k] of a packed panel.
+void ck_unpack_lane(const void *panel, ck_format format, size_t in_features, size_t lane,
+                    float *dst);
+
+/// Writes one token's keys and values for all KV heads into a block.
+typedef struct ck_kv_write {
+    uint8_t *block;
+    size_t key_offset;
+    size_t value_offset;
+    ck_format format;
+    size_t kv_head_count;
+    size_t head_dim;
+} ck_kv_write;
+void ck_store_kv(const ck_kv_write *w, size_t token, const float *k, const float *v);
+
+// Memory.
+
+/// Zeroed, aligned to 64 bytes; large ones to 2 MiB with huge pages advised. NULL when refused.
+void *_Nullable ck_allocate(size_t byte_count);
+void ck_free(void *memory, size_t byte_count);
+
+// Fork-join pool.
+
+typedef struct ck_pool ck_pool;
+typedef void (*ck_task)(void *context, size_t index);
+
+/// A pool of worker_count threads besides the caller; NULL when threads cannot be started.
+ck_pool *_Nullable ck_pool_create(size_t worker_count, bool pinned);
+/// Runs task(context, 0 ..< task_count) on the workers and the caller; returns when all are done.
+/// False, with nothing run, when the pool is already running.
+bool ck_pool_run(ck_pool *pool, size_t task_count, ck_task task, void *context);
+/// Joins the workers.
+void ck_pool_destroy(ck_pool *pool);
+
+#pragma clang assume_nonnull end

@@ -1,0 +1,31 @@
+// AVX-512 (F, BW, DQ, VL): a vector is one register of 32.
+#include "ckernels.h"
+
+#if defined(__x86_64__)
+
+#define CK_FUSED 1
+#define CK_MAX_ROWS 6
+#define CK_MAX_ACCUMULATORS 24
+#define CK_SHRINK_ROWS 4
+#define CK_SHRINK_ACCUMULATORS 16
+#define CK_PREFETCH_BYTES 1024
+
+#include <math.h>
+#include <string.h>
+
+#pragma clang attribute push(                                                  \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#include "vector.h"
+
+#include "body_matmul.h"
+
+#include "body_adapter.h"
+#include "body_attention.h"
+#include "body_rows.h"
+#pragma clang attribute pop
+
+#include "tables.h"
+
+const ck_table ck_avx512_table = CK_TABLE;
+
+#endif

@@ -1,0 +1,154 @@
+// Matmul over packed panels. Included once per level, after its macros.
+
+/// Inputs per cache block when there are more rows than one register tile: a group of panels'
+/// block stays in the first-level cache while all rows pass over it. Even, for bf16 pairs.
+#define CK_INPUT_BLOCK 256
+
+CK_INLINE const uint8_t *panel_at(const ck_matmul *m, size_t panel) {
+    size_t pairs = (m->in_features + 1) / 2;
+    size_t bytes = m->format == CK_FORMAT_F32 ? m->in_features * 64 : pairs * 64;
+    return (const uint8_t *)m->weights + panel * bytes;
+}
+
+/// First and past-last lane of a panel that this call may touch in y.
+CK_INLINE void panel_lanes(const ck_matmul *m, size_t panel, size_t *low, size_t *high) {
+    size_t base = panel * CK_LANES;
+    *low = m->column_start > base ? m->column_start - base : 0;
+    *high = ck_min(m->column_end - base, CK_LANES);
+}
+
+CK_INLINE v16 load_y(const ck_matmul *m, size_t row, size_t panel) {
+    size_t low, high;
+    panel_lanes(m, panel, &low, &high);
+    const float *y = m->y + row * m->y_stride + panel * CK_LANES;
+    if (low == 0 && high == CK_LANES) return load16(y);
+    float lanes[CK_LANES] = {0};
+    memcpy(lanes + low, y + low, (high - low) * sizeof(float));
+    return load16(lanes);
+}
+
+CK_INLINE void store_y(const ck_matmul *m, size_t row, size_t panel, v16 value, bool last) {
+    size_t low, high;
+    panel_lanes(m, panel, &low, &high);
+    float *y = m->y + row * m->y_stride + panel * CK_LANES;
+    const float *bias = last && m->bias ? m->bias + panel * CK_LANES : NULL;
+    if (low == 0 && high == CK_LANES) {
+        store16(y, bias ? value + load16(bias) : value);
+        return;
+    }
+    float lanes[CK_LANES];
+    store16(lanes, value);
+    for (size_t i = low; i < high; i++) y[i] = bias ? lanes[i] + bias[i] : lanes[i];
+}
+
+/// ROWS rows × PANELS panels held in registers over inputs k0 ..< k1.
+CK_INLINE void matmul_tile(const int rows, const int panels, const ck_format format,
+                           const ck_matmul *m, size_t row, size_t panel, size_t k0, size_t k1) {
+    v16 sum[6][8];
+    const float *x[6];
+    const uint8_t *w[8];
+    CK_UNROLL for (int r = 0; r < rows; r++) x[r] = m->x + (row + r) * m->x_stride;
+    CK_UNROLL for (int p = 0; p < panels; p++) w[p] = panel_at(m, panel + p);
+    CK_UNROLL for (int r = 0; r < rows; r++)
+        CK_UNROLL for (int p = 0; p < panels; p++)
+            sum[r][p] = k0 == 0 ? splat(0) : load_y(m, row + r, panel + p);
+
+    if (format == CK_FORMAT_F32) {
+        for (size_t k = k0; k < k1; k++) {
+            v16 in[6];
+            CK_UNROLL for (int r = 0; r < rows; r++) in[r] = splat(x[r][k]);
+            CK_UNROLL for (int p = 0; p < panels; p++) {
+                v16 weight = load16((const float *)(w[p] + k * 64));
+                if (rows == 1) __builtin_prefetch(w[p] + k * 64 + CK_PREFETCH_BYTES);
+                CK_UNROLL for (int r = 0; r < rows; r++)
+                    sum[r][p] = fma16(in[r], weight, sum[r][p]);
+            }
+        }
+    } else {
+        size_t k = k0;
+        for (; k + 2 <= k1; k += 2) {
+            v16 even[6], odd[6];
+            CK_UNROLL for (int r = 0; r < rows; r++) {
+                even[r] = splat(x[r][k]);
+                odd[r] = splat(x[r][k + 1]);
+            }
+            CK_UNROLL for (int p = 0; p < panels; p++) {
+                u16 pair = *(const u16_at *)(w[p] + k * 32);
+                if (rows == 1) __builtin_prefetch(w[p] + k * 32 + CK_PREFETCH_BYTES);
+                v16 first = (v16)(pair << 16);
+                v16 second = (v16)(pair & 0xffff0000u);
+                CK_UNROLL for (int r = 0; r < rows; r++) {
+                    sum[r][p] = fma16(even[r], first, sum[r][p]);
+                    sum[r][p] = fma16(odd[r], second, sum[r][p]);
+                }
+            }
+        }
+        if (k < k1) {
+            CK_UNROLL for (int p = 0; p < panels; p++) {
+                u16 pair = *(const u16_at *)(w[p] + k * 32);
+                v16 first = (v16)(pair << 16);
+                CK_UNROLL for (int r = 0; r < rows; r++)
+                    sum[r][p] = fma16(splat(x[r][k]), first, sum[r][p]);
+            }
+        }
+    }
+
+    bool last = k1 == m->in_features;
+    CK_UNROLL for (int r = 0; r < rows; r++)
+        CK_UNROLL for (int p = 0; p < panels; p++)
+            store_y(m, row + r, panel + p, sum[r][p], last);
+}
+
+#define CK_TILE(R, P)                                                                          \
+    case (R) * 16 + (P):                                                                       \
+        if ((R) <= CK_MAX_ROWS && (R) * (P) <= CK_MAX_ACCUMULATORS) {                          \
+            if (m->format == CK_FORMAT_F32)                                                    \
+                matmul_tile(R, P, CK_FORMAT_F32, m, row, panel, k0, k1);                       \
+            else                                                                               \
+                matmul_tile(R, P, CK_FORMAT_BF16, m, row, panel, k0, k1);                      \
+        }                                                                                      \
+        break;
+
+static void matmul_tile_of(size_t rows, size_t panels, const ck_matmul *m, size_t row,
+                           size_t panel, size_t k0, size_t k1) {
+    switch (rows * 16 + panels) {
+        CK_TILE(1, 8) CK_TILE(2, 8) CK_TILE(3, 8)
+        CK_TILE(1, 4) CK_TILE(2, 4) CK_TILE(3, 4) CK_TILE(4, 4) CK_TILE(5, 4) CK_TILE(6, 4)
+        CK_TILE(1, 2) CK_TILE(2, 2) CK_TILE(3, 2) CK_TILE(4, 2) CK_TILE(5, 2) CK_TILE(6, 2)
+        CK_TILE(1, 1) CK_TILE(2, 1) CK_TILE(3, 1) CK_TILE(4, 1) CK_TILE(5, 1) CK_TILE(6, 1)
+    default:
+        __builtin_unreachable();
+    }
+}
+
+#undef CK_TILE
+
+/// Vectors side by side in a tile of so many rows: the largest power of two that fits.
+CK_INLINE size_t tile_width(size_t rows, size_t available) {
+    size_t width = 8;
+    while (width > 1 && (width * rows > CK_MAX_ACCUMULATORS || width > available)) width /= 2;
+    return width;
+}
+
+/// Rows of the next tile when `remaining` rows are split evenly into as few tiles as possible.
+CK_INLINE size_t tile_rows(size_t remaining, size_t most) {
+    size_t tiles = (remaining + most - 1) / most;
+    return (remaining + tiles - 1) / tiles;
+}
+
+static void matmul(const ck_matmul *m, size_t panel_start, size_t panel_end) {
+    size_t block = m->row_count > CK_MAX_ROWS ? CK_INPUT_BLOCK : m->in_features;
+    size_t tallest = tile_rows(m->row_count, CK_MAX_ROWS);
+    for (size_t panel = panel_start; panel < panel_end;) {
+        size_t width = tile_width(tallest, panel_end - panel);
+        for (size_t k0 = 0; k0 < m->in_features; k0 += block) {
+            size_t k1 = ck_min(k0 + block, m->in_features);
+            for (size_t row = 0; row < m->row_count;) {
+                size_t rows = tile_rows(m->row_count - row, CK_MAX_ROWS);
+                matmul_tile_of(rows, width, m, row, panel, k0, k1);
+                row += rows;
+            }
+        }
+        panel += width;
+    }
+}

@@ -1,0 +1,24 @@
+#pragma once
+
+#include "ckernels.h"
+
+extern const ck_table ck_portable_table;
+extern const ck_table ck_avx2_table;
+extern const ck_table ck_avx512_table;
+
+/// The table of the bodies that the including level file has compiled.
+#define CK_TABLE                                                                               \
+    {                                                                                          \
+        .matmul = matmul,                                                                      \
+        .shrink = shrink,                                                                      \
+        .expand = expand,                                                                      \
+        .attention = attention,                                                                \
+        .rms_norm = rms_norm,                                                                  \
+        .silu_multiply = silu_multiply,                                                        \
+        .rope = rope,                                                                          \
+        .add = add,                                                                            \
+        .multiply = multiply,                                                                  \
+        .exponential = exponential,                                                            \
+        .argmax = argmax,                                                                      \
+        .log_sum_exp = log_sum_exp,                                                            \
+    }

@@ -1,0 +1,77 @@
+import CKernels
+import Foundation
+
+/// An instruction set that kernels are compiled for, lowest first.
+public enum KernelLevel: String, Sendable, CaseIterable, Comparable {
+    /// What the build's baseline CPU has; the reference of all others.
+    case portable
+    /// AVX2 with fused multiply-add.
+    case avx2
+    /// AVX-512 F, BW, DQ and VL.
+    case avx512
+
+    private var native: ck_level {
+        switch self {
+        case .portable: .CK_LEVEL_PORTABLE
+        case .avx2: .CK_LEVEL_AVX2
+        case .avx512: .CK_LEVEL_AVX512
+        }
+    }
+
+    /// The level's kernels, or nil where this build, CPU or operating system cannot run them.
+    var table: UnsafePointer<ck_table>? { ck_level_table(native) }
+
+    /// Whether this machine can run the level.
+    public var isSupported: Bool { table != nil }
+
+    /// The levels that this machine can run, lowest first.
+    public static var supported: [KernelLevel] { allCases.filter(\.isSupported) }
+
+    public static func < (left: KernelLevel, right: KernelLevel) -> Bool {
+        left.native.rawValue < right.native.rawValue
+    }
+}
+
+/// Why `LORRY_KERNELS` cannot be followed.
+public enum KernelLevelError: Error, Equatable, CustomStringConvertible {
+    case unknown(String)
+    case unsupported(KernelLevel)
+
+    public var description: String {
+        switch self {
+        case .unknown(let name):
+            let names = KernelLevel.allCases.map(\.rawValue).joined(separator: ", ")
+            return "LORRY_KERNELS=\(name) is no kernel level; levels are \(names)"
+        case .unsupported(let level):
+            let best = KernelLevel.supported.last ?? .portable
+            return "LORRY_KERNELS=\(level.rawValue) cannot run on this machine; "
+                + "its best level is \(best.rawValue)"
+        }
+    }
+}
+
+/// The choice of kernels for this process.
+public enum Kernels {
+    /// The environment variable that lowers the level.
+    public static let variable = "LORRY_KERNELS"
+
+    /// The choice made once at start from the CPU and `LORRY_KERNELS`, or why the variable cannot
+    /// be followed.
+    public static let selection: Result<KernelLevel, KernelLevelError> =
+        choose(request: ProcessInfo.processInfo.environment[variable])
+
+    /// The level in use; the machine's best where `selection` failed.
+    public static let level: KernelLevel =
+        (try? selection.get()) ?? KernelLevel.supported.last ?? .portable
+
+    /// The level for a value of `LORRY_KERNELS`; nil or empty asks for the machine's best.
+    package static func choose(request: String?) -> Result<KernelLevel, KernelLevelError> {
+        guard let request, !request.isEmpty else {
+            return .success(KernelLevel.supported.last ?? .portable)
+        }
+        guard let level = KernelLevel(rawValue: request) else {
+            return .failure(.unknown(request))
+        }
+        return level.isSupported ? .success(level) : .failure(.unsupported(level))
+    }
+}

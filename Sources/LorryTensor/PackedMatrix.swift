@@ -1,0 +1,117 @@
+import CKernels
+
+/// A source matrix `[outFeatures, inFeatures]`, row-major, in memory that outlives its packing.
+public struct MatrixSource {
+    /// `outFeatures * inFeatures` elements, at any address.
+    public var bytes: UnsafeRawBufferPointer
+    public var elementType: ElementType
+    public var outFeatures: Int
+    /// Whether the elements are stored as `[inFeatures, outFeatures]` instead.
+    public var transposed: Bool
+
+    public init(
+        bytes: UnsafeRawBufferPointer, elementType: ElementType, outFeatures: Int,
+        transposed: Bool = false
+    ) {
+        self.bytes = bytes
+        self.elementType = elementType
+        self.outFeatures = outFeatures
+        self.transposed = transposed
+    }
+}
+
+/// A frozen weight in the layout that `matmul` streams. Immutable.
+///
+/// Outputs lie in panels of 16, the last one zero-padded:
+/// ```
+/// f32    [panel][k][16]            64 bytes per input
+/// bf16   [panel][k / 2][16][2]     64 bytes per two inputs; an odd last one beside a zero
+/// ```
+public final class PackedMatrix: Sendable {
+    public let outFeatures: Int
+    public let inFeatures: Int
+    public let format: WeightFormat
+
+    /// Columns of a panel.
+    static let panelWidth = Int(CK_LANES)
+
+    // Safe because it is written only in init and freed only in deinit.
+    nonisolated(unsafe) let panels: UnsafeRawPointer
+
+    /// Packs `sources`, stacked along the outputs in their order, in parallel.
+    ///
+    /// f16 and bf16 sources widen exactly to f32; f32 and f16 sources round to bf16 to nearest,
+    /// ties to even. Traps when a source's bytes do not match its shape, or when the system refuses
+    /// the memory: shapes of files are checked before.
+    public init(
+        sources: [MatrixSource], inFeatures: Int, format: WeightFormat, pool: WorkerPool
+    ) {
+        precondition(inFeatures > 0, "a matrix needs inputs")
+        for source in sources {
+            precondition(
+                source.outFeatures > 0
+                    && source.bytes.count
+                        == source.outFeatures * inFeatures * source.elementType.byteCount,
+                "a source's bytes do not match [\(source.outFeatures), \(inFeatures)]")
+        }
+        let outFeatures = sources.reduce(0) { $0 + $1.outFeatures }
+        precondition(outFeatures > 0, "a matrix needs outputs")
+        let panelCount = Self.panelCount(outFeatures)
+        let panelByteCount = ck_panel_byte_count(inFeatures, format.native)
+        guard let memory = ck_allocate(panelCount * panelByteCount) else {
+            preconditionFailure("the system refused \(panelCount * panelByteCount) bytes")
+        }
+        self.outFeatures = outFeatures
+        self.inFeatures = inFeatures
+        self.format = format
+        self.panels = UnsafeRawPointer(memory)
+        pool.run(taskCount: panelCount) { panel in
+            Self.pack(
+                panel, of: sources, inFeatures: inFeatures, format: format,
+                into: memory + panel * panelByteCount)
+        }
+    }
+
+    deinit {
+        ck_free(UnsafeMutableRawPointer(mutating: panels), byteCount)
+    }
+
+    /// Bytes held, padding included.
+    public var byteCount: Int { panelCount * panelByteCount }
+
+    var panelCount: Int { Self.panelCount(outFeatures) }
+    private var panelByteCount: Int { ck_panel_byte_count(inFeatures, format.native) }
+
+    private static func panelCount(_ outFeatures: Int) -> Int {
+        (outFeatures + panelWidth - 1) / panelWidth
+    }
+
+    /// Copies row `row` of the matrix, widened to f32, to `inFeatures` floats: the embedding of a
+    /// token where the head is tied to it.
+    public func copyRow(_ row: Int, to destination: UnsafeMutablePointer<Float>) {
+        precondition(row >= 0 && row < outFeatures, "row \(row) of \(outFeatures)")
+        let panel = panels + row / Self.panelWidth * panelByteCount
+        ck_unpack_lane(panel, format.native, inFeatures, row % Self.panelWidth, destination)
+    }
+
+    /// Fills one panel from the rows of all sources that fall into it.
+    private static func pack(
+        _ panel: Int, of sources: [MatrixSource], inFeatures: Int, format: WeightFormat,
+        into destination: UnsafeMutableRawPointer
+    ) {
+        let wanted = panel * panelWidth..<(panel + 1) * panelWidth
+        var start = 0
+        for source in sources {
+            let rows = (start..<start + source.outFeatures).clamped(to: wanted)
+            defer { start += source.outFeatures }
+            guard !rows.isEmpty, let base = source.bytes.baseAddress else { continue }
+            let rowStride = source.transposed ? 1 : inFeatures
+            let offset = (rows.lowerBound - start) * rowStride * source.elementType.byteCount
+            var taken = ck_panel_source(
+                bytes: base + offset, element: source.elementType.native, row_stride: rowStride,
+                column_stride: source.transposed ? source.outFeatures : 1, row_count: rows.count,
+                lane: rows.lowerBound - wanted.lowerBound)
+            ck_pack_panel(destination, format.native, inFeatures, &taken)
+        }
+    }
+}

@@ -1,0 +1,3 @@
+public struct ChatTemplate: Sendable {
+    public init(source: String) throws(TokenizerError) {}
+}
