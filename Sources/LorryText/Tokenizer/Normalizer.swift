@@ -42,7 +42,7 @@ indirect enum Normalizer: Sendable {
             Self.recompose(&text, unchangedBelow: 0xC0) { $0.decomposedStringWithCanonicalMapping }
         case .compatibilityComposed:
             Self.recompose(&text, unchangedBelow: 0xA0) {
-                $0.precomposedStringWithCompatibilityMapping
+                Self.composingHangul($0.precomposedStringWithCompatibilityMapping)
             }
         case .compatibilityDecomposed:
             Self.recompose(&text, unchangedBelow: 0xA0) {
@@ -71,18 +71,60 @@ indirect enum Normalizer: Sendable {
         _ text: inout [UInt8], unchangedBelow bound: UInt32, _ form: (String) -> String
     ) {
         var index = 0
+        var needsForm = false
+        var output: [UInt8] = []
+        var start = 0
         while index < text.count {
             if text[index] < 0x80 {
                 index += 1
                 continue
             }
             let (scalar, length) = UTF8Bytes.scalar(text, at: index)
-            if scalar.value >= bound {
-                text = Array(form(String(decoding: text, as: UTF8.self)).utf8)
-                return
+            if scalar.value >= bound { needsForm = true }
+            if isJamoNeighbour(scalar) {
+                output += form(String(decoding: text[start..<index], as: UTF8.self)).utf8
+                output += text[index..<(index + length)]
+                start = index + length
             }
             index += length
         }
+        if !needsForm { return }
+        output += form(String(decoding: text[start...], as: UTF8.self)).utf8
+        text = output
+    }
+
+    /// The scalars just behind the ranges of composable Hangul jamo. Swift's composition takes them
+    /// for members of those ranges; they are starters that compose with nothing, so a text may be
+    /// normalized on both sides of them separately.
+    private static func isJamoNeighbour(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.value == 0x1113 || scalar.value == 0x1176 || scalar.value == 0x11A7
+            || scalar.value == 0x11C3
+    }
+
+    /// Composes a Hangul syllable without a final consonant and the final consonant behind it, which
+    /// Swift's composition leaves apart when the syllable was composed in the input.
+    private static func composingHangul(_ text: String) -> String {
+        guard text.unicodeScalars.contains(where: { isFinalJamo($0.value) }) else { return text }
+        var output = String.UnicodeScalarView()
+        var last: UInt32 = 0
+        for scalar in text.unicodeScalars {
+            let syllable = last &- 0xAC00
+            if isFinalJamo(scalar.value), syllable < 11172, syllable % 28 == 0,
+                let composed = Unicode.Scalar(last + scalar.value - 0x11A7)
+            {
+                output.removeLast()
+                output.append(composed)
+                last = composed.value
+            } else {
+                output.append(scalar)
+                last = scalar.value
+            }
+        }
+        return String(output)
+    }
+
+    private static func isFinalJamo(_ value: UInt32) -> Bool {
+        value > 0x11A7 && value <= 0x11C2
     }
 
     /// Replaces each scalar by another one, or removes it.
