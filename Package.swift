@@ -83,7 +83,7 @@ targets += library(
     resources: [.copy("Fixtures")])
 targets += library("LorryMetrics", [metrics])
 targets += library(
-    "LorryRegistry", ["LorryModel", "CArchive", grdb, crypto, logging],
+    "LorryRegistry", ["LorryModel", "CArchive", "CZlib", grdb, crypto, logging],
     testDependencies: [grdb, crypto])
 targets += library(
     "LorryHTTP",
@@ -95,10 +95,11 @@ targets += library(
         "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel", "LorryMetrics",
         hummingbird, httpTypes, logging, metrics, crypto, yams,
         .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
     ],
     testDependencies: [
-        hummingbird, .product(name: "HummingbirdTesting", package: "hummingbird"), httpTypes,
-        logging,
+        "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel", "LorryMetrics",
+        hummingbird, httpTypes, logging, .product(name: "NIOCore", package: "swift-nio"),
     ])
 
 let package = Package(

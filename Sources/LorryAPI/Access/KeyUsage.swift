@@ -1,3 +1,4 @@
+import HTTPTypes
 import Synchronization
 
 /// Counts the sequences that each limited tenant has waiting or running.

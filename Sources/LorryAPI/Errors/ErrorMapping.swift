@@ -76,8 +76,6 @@ extension APIError {
             self.init(
                 error.kind == .unsupported ? .unprocessableContent : .badRequest, error.message)
         case let error as TokenizerError: self.init(.badRequest, "\(error)")
-        case let error as TemplateError:
-            self.init(.badRequest, "The chat template failed: \(error)", parameter: "messages")
         case is NIOTooManyBytesError:
             self.init(.contentTooLarge, "The body is larger than the limit.")
         case let error as any HTTPResponseError:

@@ -55,17 +55,19 @@ struct AnswerFinish: Sendable {
 struct AnswerDecoder {
     private var detokenizer: StreamingDetokenizer
     private let requestStopTokenIDs: Set<Int32>
-    private let minimumTokenCount: Int
     private var tokenCount = 0
     private var matchedStop: String?
     private(set) var isFinished = false
 
-    init(_ fields: GenerationFields, tokenizer: Tokenizer) {
+    /// - Parameter prompt: what the answer continues; decides whether a leading space stays.
+    init(_ fields: GenerationFields, tokenizer: Tokenizer, prompt: [Int32]) {
         detokenizer = tokenizer.makeDetokenizer(
-            stopStrings: fields.stopStrings, skipSpecialTokens: fields.skipsSpecialTokens,
-            includeStopString: fields.includesStopString)
+            .init(
+                stopStrings: fields.stopStrings, skipSpecialTokens: fields.skipsSpecialTokens,
+                includesStopString: fields.includesStopString,
+                minimumTokenCount: fields.minimumTokenCount))
+        detokenizer.prime(prompt: prompt)
         requestStopTokenIDs = fields.stopTokenIDs
-        minimumTokenCount = fields.minimumTokenCount
     }
 
     /// A stop string was met: the generation is of no more use.
@@ -88,7 +90,8 @@ struct AnswerDecoder {
             isFinished = true
             if matchedStop == nil {
                 let rest = detokenizer.finish()
-                delta.text = rest
+                delta.text = rest.text
+                matchedStop = rest.stop
             }
             delta.finish = finish(summary)
         case .failed(let error):

@@ -87,7 +87,7 @@ struct AnswerResponses: Sendable {
 
     /// The longest of each phase over the request's sequences, in milliseconds.
     static func serverTiming(_ timings: [GenerationTimings]) -> String {
-        let phases: [(String, KeyPath<GenerationTimings, Duration> & Sendable)] = [
+        let phases: [(String, any KeyPath<GenerationTimings, Duration> & Sendable)] = [
             ("queue", \.queue), ("load", \.load), ("prefill", \.prefill), ("decode", \.decode),
         ]
         return phases.map { name, path in

@@ -1,3 +1,4 @@
+import HTTPTypes
 import LorryEngine
 
 /// One request's generations, ready to be submitted.
@@ -112,7 +113,6 @@ extension APIServices {
             for stream in streams { stream.cancel() }
             throw APIError(error)
         }
-        return RunningAnswers(
-            streams, fields: plan.fields, tokenizer: plan.model.text.tokenizer, share: share)
+        return RunningAnswers(streams, plan: plan, share: share)
     }
 }

@@ -7,10 +7,11 @@ public protocol GenerationService: Sendable {
     var vocabularySize: Int { get }
     /// The engine's thread moved recently, or has nothing to do.
     var isAlive: Bool { get }
+    func statistics() -> EngineStatistics
     func reserve(count: Int) throws(EngineError) -> any GenerationReservation
     func preload(_ adapter: AdapterReference)
-    func setPinned(_ id: AdapterVersionID, _ pinned: Bool)
-    func forget(_ id: AdapterVersionID)
+    func setPinned(_ id: LorryEngine.AdapterVersionID, _ pinned: Bool)
+    func forget(_ id: LorryEngine.AdapterVersionID)
 }
 
 /// Places in the engine's bounded queue, given back when dropped unused.

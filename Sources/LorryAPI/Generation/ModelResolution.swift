@@ -7,38 +7,38 @@ extension APIServices {
     /// - Throws: `APIError` 404 where there is none, or where the key may not use it.
     func resolve(
         _ selection: ModelSelection, for principal: Principal
-    ) async throws(APIError) -> ServedModel {
+    ) throws(APIError) -> ServedModel {
         switch selection.choice {
         case .base: return baseModel
         case .named(let name):
             if name == card.name { return baseModel }
             if name.hasPrefix("\(card.name):") {
                 let adapter = String(name.dropFirst(card.name.count + 1))
-                return try await adapterModel(adapter, shown: name, principal)
+                return try adapterModel(adapter, shown: name, principal)
             }
-            return try await adapterModel(name, shown: name, principal)
+            return try adapterModel(name, shown: name, principal)
         case .adapter(let name, _):
-            return try await adapterModel(name, shown: name, principal)
+            return try adapterModel(name, shown: name, principal)
         case .position(let position):
-            let records = try await visibleAdapters(for: principal)
+            let records = visibleAdapters(for: principal)
             guard records.indices.contains(position) else {
                 throw .modelNotFound("lora[\(position)]")
             }
             let name = records[position].name
-            return try await adapterModel(name, shown: name, principal)
+            return try adapterModel(name, shown: name, principal)
         }
     }
 
     var baseModel: ServedModel { ServedModel(name: card.name, adapter: nil, text: text) }
 
     private func adapterModel(
-        _ reference: String, shown: String, _ principal: Principal
-    ) async throws(APIError) -> ServedModel {
-        let name = String(reference.prefix { $0 != "@" })
+        _ wanted: String, shown: String, _ principal: Principal
+    ) throws(APIError) -> ServedModel {
+        let name = String(wanted.prefix { $0 != "@" })
         guard principal.mayUse(adapter: name) else { throw .modelNotFound(shown) }
         let lease: AdapterLease
         do {
-            lease = try registry.acquire(reference, tenant: principal.tenant)
+            lease = try registry.acquire(wanted, tenant: principal.tenant)
         } catch where error.kind == .notFound || error.kind == .invalid {
             throw .modelNotFound(shown)
         } catch {
@@ -52,20 +52,22 @@ extension APIServices {
     func reference(to lease: AdapterLease) -> AdapterReference {
         let load = loadAdapter
         return AdapterReference(
-            id: AdapterVersionID(lease.record.version.digest), name: lease.record.name, hold: lease
+            id: LorryEngine.AdapterVersionID(lease.record.version.digest), name: lease.record.name,
+            byteCount: lease.record.byteCount, hold: lease
         ) {
             try load(lease.directory)
         }
     }
 
-    /// The adapters that the key may use and that can be served, by name.
-    func visibleAdapters(for principal: Principal) async throws(APIError) -> [AdapterRecord] {
-        do {
-            return try registry.list(tenant: principal.tenant)
-                .filter { $0.state == .ready && principal.mayUse(adapter: $0.name) }
-                .sorted { $0.name < $1.name }
-        } catch {
-            throw APIError(error)
-        }
+    /// The adapters that the key may use and that can be served, by name. A tenant's own adapter
+    /// hides a shared one of the same name.
+    func visibleAdapters(for principal: Principal) -> [AdapterRecord] {
+        var query = ListQuery()
+        query.tenants = [principal.tenant, AdapterKey.sharedTenant]
+        query.state = .ready
+        query.limit = Int.max
+        let records = registry.list(query).adapters.filter { principal.mayUse(adapter: $0.name) }
+        let own = Set(records.filter { $0.tenant == principal.tenant }.map(\.name))
+        return records.filter { $0.tenant == principal.tenant || !own.contains($0.name) }
     }
 }

@@ -1,3 +1,4 @@
+import HTTPTypes
 import LorryModel
 
 /// Which model a request names, in whichever of the ways clients do it.

@@ -1,3 +1,4 @@
+import HTTPTypes
 import Synchronization
 
 /// Books one request under its adapter and tenant, exactly once: a request that is dropped before

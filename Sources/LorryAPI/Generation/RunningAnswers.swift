@@ -1,3 +1,4 @@
+import HTTPTypes
 import LorryEngine
 import LorryText
 
@@ -5,18 +6,15 @@ import LorryText
 /// `p * candidateCount + c`. Dropping it cancels them.
 final class RunningAnswers: Sendable {
     private let streams: [any GenerationStream]
-    private let fields: GenerationFields
-    private let tokenizer: Tokenizer
+    private let plan: GenerationPlan
     /// Keeps the key's share of its limit until the answers have ended.
     private let share: KeyUsage.Share?
 
     init(
-        _ streams: [any GenerationStream], fields: GenerationFields, tokenizer: Tokenizer,
-        share: KeyUsage.Share?
+        _ streams: [any GenerationStream], plan: GenerationPlan, share: KeyUsage.Share?
     ) {
         self.streams = streams
-        self.fields = fields
-        self.tokenizer = tokenizer
+        self.plan = plan
         self.share = share
     }
 
@@ -73,7 +71,7 @@ final class RunningAnswers: Sendable {
     private func consumeOne(
         _ first: GenerationEvent?, _ body: (Int, AnswerDelta) async throws -> Void
     ) async throws {
-        var decoder = AnswerDecoder(fields, tokenizer: tokenizer)
+        var decoder = decoder(of: 0)
         var event = first
         while !decoder.isFinished {
             let delta = try decode(event, of: 0, with: &decoder)
@@ -86,7 +84,7 @@ final class RunningAnswers: Sendable {
     private func consumeAll(
         _ first: GenerationEvent?, _ body: (Int, AnswerDelta) async throws -> Void
     ) async throws {
-        var decoders = streams.map { _ in AnswerDecoder(fields, tokenizer: tokenizer) }
+        var decoders = streams.indices.map(decoder(of:))
         try await withThrowingTaskGroup(of: (Int, GenerationEvent?).self) { group in
             group.addTask { (0, first) }
             for index in streams.indices.dropFirst() {
@@ -107,6 +105,12 @@ final class RunningAnswers: Sendable {
                 throw error
             }
         }
+    }
+
+    private func decoder(of index: Int) -> AnswerDecoder {
+        AnswerDecoder(
+            plan.fields, tokenizer: plan.model.text.tokenizer,
+            prompt: plan.prompts[index / plan.fields.candidateCount].tokens)
     }
 
     private func decode(

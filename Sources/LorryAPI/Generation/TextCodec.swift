@@ -1,5 +1,7 @@
+import HTTPTypes
 import Crypto
 import Foundation
+import LorryModel
 import LorryText
 import Synchronization
 
@@ -80,8 +82,23 @@ final class AdapterTextCache: Sendable {
             tokenizer = try Tokenizer(directory: directory)
             template = tokenizer.chatTemplate ?? template
         }
-        if let own = try ChatTemplate.find(in: directory) { template = own }
+        if let source = try Self.templateSource(in: directory) {
+            template = try ChatTemplate(source: source)
+        }
         return TextCodec(tokenizer: tokenizer, template: template)
+    }
+
+    /// Of chat_template.jinja, or else of the tokenizer's configuration.
+    private static func templateSource(in directory: URL) throws -> String? {
+        if let file = contents(directory, "chat_template.jinja") {
+            return String(decoding: file, as: UTF8.self)
+        }
+        guard let file = contents(directory, "tokenizer_config.json") else { return nil }
+        return try StrictJSON(parsing: file).objectValue?["chat_template"]?.stringValue
+    }
+
+    private static func contents(_ directory: URL, _ name: String) -> Data? {
+        try? Data(contentsOf: directory.appendingPathComponent(name))
     }
 
     private static func digest(of file: URL) throws -> Data {

@@ -1,4 +1,5 @@
 import Dispatch
+import LorryText
 
 /// A prompt as the engine takes it, and as `echo` shows it.
 struct TokenizedPrompt: Sendable, Equatable {

@@ -1,3 +1,4 @@
+import Logging
 import Foundation
 import HTTPTypes
 import Hummingbird
@@ -126,6 +127,7 @@ extension HTTPField.Name {
         }
         return name
     }
+    static let lastEventID = own("last-event-id")
     static let xAPIKey = own("x-api-key")
     static let xRequestID = own("x-request-id")
     static let adapterVersion = own("x-lorry-adapter-version")

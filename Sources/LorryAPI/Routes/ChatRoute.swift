@@ -1,5 +1,6 @@
 import Foundation
 import Hummingbird
+import LorryText
 
 extension APIRouter {
     mutating func addChatRoute(_ services: APIServices) {
@@ -13,7 +14,7 @@ extension APIServices {
     func chat(_ call: Call) async throws -> Response {
         let reader = try await call.request.jsonObject(byteLimit: limits.jsonByteCount)
         let request = try ChatRequest(reader, vocabularySize: engine.vocabularySize)
-        let model = try await resolve(request.fields.model, for: call.principal)
+        let model = try resolve(request.fields.model, for: call.principal)
         let account = RequestAccount(
             metrics: metrics, adapter: model.adapterName, tenant: call.principal.tenant)
         do {

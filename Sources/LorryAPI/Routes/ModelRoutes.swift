@@ -5,7 +5,7 @@ import LorryRegistry
 extension APIRouter {
     mutating func addModelRoutes(_ services: APIServices) {
         on(.get, "/v1/models", .role(.inference)) { call in
-            let adapters = try await services.visibleAdapters(for: call.principal)
+            let adapters = services.visibleAdapters(for: call.principal)
             let cards = [services.baseCard] + adapters.map(services.card(of:))
             return .json(["object": "list", "data": .array(cards)])
         }
@@ -13,17 +13,17 @@ extension APIRouter {
         on(.get, "/v1/models/**", .role(.inference)) { call in
             let raw = call.context.parameters.getCatchAll().joined(separator: "/")
             let name = raw.removingPercentEncoding ?? raw
-            return .json(try await services.modelCard(named: name, for: call.principal))
+            return .json(try services.modelCard(named: name, for: call.principal))
         }
     }
 }
 
 extension APIServices {
-    private func modelCard(
+    fileprivate func modelCard(
         named name: String, for principal: Principal
-    ) async throws(APIError) -> JSON {
+    ) throws(APIError) -> JSON {
         if name == card.name { return baseCard }
-        let adapters = try await visibleAdapters(for: principal)
+        let adapters = visibleAdapters(for: principal)
         let bare = name.hasPrefix("\(card.name):") ? String(name.dropFirst(card.name.count + 1)) : name
         guard let record = adapters.first(where: { $0.name == bare }) else {
             throw .modelNotFound(name)

@@ -1,3 +1,4 @@
+import LorryText
 import Hummingbird
 
 extension APIRouter {
@@ -10,7 +11,7 @@ extension APIRouter {
 extension APIServices {
     fileprivate func tokenize(_ call: Call) async throws -> Response {
         let reader = try await call.request.jsonObject(byteLimit: limits.jsonByteCount)
-        let model = try await resolve(ModelSelection(reader), for: call.principal)
+        let model = try resolve(ModelSelection(reader), for: call.principal)
         let tokens: [Int32]
         if reader.value("messages") != nil {
             let conversation = try Conversation(reader)
@@ -37,7 +38,7 @@ extension APIServices {
 
     fileprivate func detokenize(_ call: Call) async throws -> Response {
         let reader = try await call.request.jsonObject(byteLimit: limits.jsonByteCount)
-        let model = try await resolve(ModelSelection(reader), for: call.principal)
+        let model = try resolve(ModelSelection(reader), for: call.principal)
         let ids = try reader.tokenIDs(
             "tokens", vocabularySize: model.text.tokenizer.vocabularySize)
         guard let ids else { throw reader.fail("tokens", "is required.") }

@@ -18,7 +18,7 @@ extension Request {
         let value: StrictJSON
         do {
             value = try StrictJSON(parsing: buffer.readableBytesView)
-        } catch let error as StrictJSON.ParseError {
+        } catch {
             throw APIError(.badRequest, "The body is \(error).")
         }
         guard let object = value.objectValue else {
