@@ -76,7 +76,7 @@ var targets: [Target] = [
     ),
 ]
 targets += library("LorryTensor", ["CKernels", "COpenBLAS"], testDependencies: ["COpenBLAS"])
-targets += library("LorryModel", ["LorryTensor"])
+targets += library("LorryModel", ["LorryTensor", "CPCRE2"])
 targets += library("LorryEngine", ["LorryModel", "LorryTensor", logging])
 targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],

@@ -40,17 +40,20 @@ public struct AdapterReference: Sendable {
     public let id: AdapterVersionID
     /// The name that clients use; for logs and metrics only.
     public let name: String
+    /// Bytes that the adapter occupies while it is resident.
+    public let byteCount: Int
     /// Compiles the adapter; runs off the engine thread, at most once at a time per version.
     public let load: @Sendable () throws -> AdapterProgram
     /// Kept until the request has ended, so that the files behind `load` stay in place.
     public let hold: (any Sendable)?
 
     public init(
-        id: AdapterVersionID, name: String, hold: (any Sendable)? = nil,
+        id: AdapterVersionID, name: String, byteCount: Int, hold: (any Sendable)? = nil,
         load: @escaping @Sendable () throws -> AdapterProgram
     ) {
         self.id = id
         self.name = name
+        self.byteCount = byteCount
         self.hold = hold
         self.load = load
     }
@@ -66,7 +69,7 @@ public struct AdapterVersionID: Hashable, Sendable, CustomStringConvertible {
 /// How the next token is chosen. The defaults sample from the model's own distribution.
 ///
 /// Logits pass, in this order, through logit bias, the three penalties, temperature, and then the
-/// filters top-k, top-p, min-p and typical-p, as in vLLM.
+/// filters min-p, top-k, top-p (vLLM's order) and typical-p.
 public struct SamplingParameters: Sendable, Equatable {
     /// 0 takes the most probable token.
     public var temperature: Float = 1

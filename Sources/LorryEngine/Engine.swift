@@ -1,0 +1,187 @@
+import Foundation
+import LorryModel
+import LorryTensor
+import Synchronization
+
+/// Serves generations: one thread that plans, runs and commits steps over one base model.
+///
+/// `reserve`, then `submit`, then read the `Generation`. Everything that a step touches belongs to
+/// the engine's thread; a mailbox is the only way in, a bounded channel per generation the only way
+/// out.
+public final class Engine: Sendable {
+    public let model: DecoderModel
+    public let configuration: EngineConfiguration
+    private let mailbox = Mailbox()
+    private let queue: WaitingQueue
+    private let nextID = Atomic<UInt64>(1)
+    private let shared = Shared()
+
+    /// What the engine thread publishes. Each field is guarded by its own mutex.
+    private final class Shared: Sendable {
+        let statistics = Mutex(EngineStatistics())
+        let heartbeat = Mutex(Heartbeat())
+        let stopped = Mutex<(isStopped: Bool, waiters: [CheckedContinuation<Void, Never>])>(
+            (false, []))
+    }
+
+    private struct Heartbeat {
+        var isBusy = false
+        var stepStart = ContinuousClock.now
+    }
+
+    /// Starts the engine's thread.
+    ///
+    /// - Parameter workers: used by the engine's thread alone from now on.
+    /// - Throws: `EngineStartError` where the memory budget does not hold a single KV block.
+    public init(
+        model: DecoderModel, configuration: EngineConfiguration, workers: WorkerPool,
+        observer: any EngineObserver
+    ) throws(EngineStartError) {
+        self.model = model
+        var configuration = configuration
+        configuration.maximumContextLength = min(
+            configuration.maximumContextLength, model.contextLength)
+        self.configuration = configuration
+        let queue = WaitingQueue(capacity: configuration.maximumWaitingCount)
+        self.queue = queue
+        let mailbox = mailbox
+        let loader = AdapterLoader { mailbox.send(.loaded($0, $1)) }
+        let core: EngineCore
+        do {
+            core = try EngineCore(
+                model: model, configuration: configuration, workers: workers, queue: queue,
+                loader: loader, observer: observer)
+        } catch {
+            throw EngineStartError(description: error.description)
+        }
+        shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+        let handoff = CoreHandoff(core: core)
+        let thread = Thread { [shared] in
+            Self.loop(handoff.core, mailbox, shared)
+            loader.stop()
+        }
+        thread.name = "lorry-engine"
+        thread.stackSize = 8 << 20
+        thread.start()
+    }
+
+    deinit { mailbox.send(.stop) }
+
+    /// Carries the core to its thread. Safe because nothing else keeps a reference.
+    private struct CoreHandoff: @unchecked Sendable {
+        let core: EngineCore
+    }
+
+    private static func loop(_ core: EngineCore, _ mailbox: Mailbox, _ shared: Shared) {
+        var hasWork = false
+        while true {
+            for message in mailbox.takeAll(waiting: !hasWork) { core.handle(message) }
+            if core.isStopping, core.isIdle { break }
+            shared.heartbeat.withLock { $0 = Heartbeat(isBusy: true) }
+            hasWork = core.step()
+            core.evictForgotten()
+            shared.heartbeat.withLock { $0.isBusy = false }
+            shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+        }
+        shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+        let waiters = shared.stopped.withLock { stopped in
+            stopped.isStopped = true
+            defer { stopped.waiters = [] }
+            return stopped.waiters
+        }
+        for waiter in waiters { waiter.resume() }
+    }
+
+    // MARK: - Requests
+
+    /// Takes places in the bounded queue, before any work is done for a request.
+    ///
+    /// - Parameter count: sequences that will be submitted.
+    /// - Throws: `EngineError.queueFull` or `.shuttingDown`.
+    public func reserve(count: Int = 1) throws(EngineError) -> QueueReservation {
+        try queue.take(count)
+        return QueueReservation(queue: queue, count: count)
+    }
+
+    /// - Throws: `EngineError` where the request can never run.
+    public func submit(
+        _ request: GenerationRequest, reservation: QueueReservation
+    ) throws(EngineError) -> Generation {
+        let promptCount = request.promptTokens.count
+        precondition(promptCount > 0, "a request without tokens")
+        let limit = configuration.maximumContextLength
+        guard promptCount + min(request.maximumTokenCount, 1) <= limit else {
+            throw .promptTooLong(tokenCount: promptCount, limit: limit)
+        }
+        for token in request.promptTokens where token < 0 || Int(token) >= vocabularySize {
+            throw .invalidToken(token, vocabularySize: vocabularySize)
+        }
+        guard let place = reservation.take() else { throw .queueFull(retryAfter: .seconds(1)) }
+        let id = SequenceID(value: nextID.wrappingAdd(1, ordering: .relaxed).oldValue)
+        let mailbox = mailbox
+        let channel = EventChannel(capacity: configuration.eventBufferCount) { signal in
+            switch signal {
+            case .resumed: mailbox.send(.resume(id))
+            case .abandoned: mailbox.send(.abandon(id))
+            }
+        }
+        guard !shared.stopped.withLock({ $0.isStopped }) else { throw .shuttingDown }
+        mailbox.send(
+            .submit(
+                .init(
+                    id: id, request: request, channel: channel, place: place, submitted: .now)))
+        return Generation(channel: channel)
+    }
+
+    public var maximumContextLength: Int { configuration.maximumContextLength }
+    public var vocabularySize: Int { model.configuration.vocabularySize }
+
+    // MARK: - Adapters
+
+    /// Starts loading an adapter that requests are expected for.
+    public func preload(_ adapter: AdapterReference) { mailbox.send(.preload(adapter)) }
+
+    /// Keeps an adapter version resident while anything else can make room.
+    public func setPinned(_ id: AdapterVersionID, _ isPinned: Bool) {
+        mailbox.send(.setPinned(id, isPinned))
+    }
+
+    /// Evicts an adapter version as soon as no running sequence uses it.
+    public func forget(_ id: AdapterVersionID) { mailbox.send(.forget(id)) }
+
+    // MARK: - State
+
+    /// The state after the last step.
+    public func statistics() -> EngineStatistics { shared.statistics.withLock { $0 } }
+
+    /// Whether the engine's thread is waiting for work or began its step recently.
+    public func isAlive(within limit: Duration = .seconds(60)) -> Bool {
+        let heartbeat = shared.heartbeat.withLock { $0 }
+        return !heartbeat.isBusy || ContinuousClock.now - heartbeat.stepStart < limit
+    }
+
+    /// Takes no more requests, lets those that it has run to their end, and cancels what is left at
+    /// the deadline. Returns once the engine's thread has ended.
+    public func shutdown(drainDeadline: Duration) async {
+        queue.close()
+        mailbox.send(.drain)
+        let mailbox = mailbox
+        let deadline = Task {
+            try await Task.sleep(for: drainDeadline)
+            mailbox.send(.stop)
+        }
+        await withCheckedContinuation { continuation in
+            let isStopped = shared.stopped.withLock { stopped in
+                if !stopped.isStopped { stopped.waiters.append(continuation) }
+                return stopped.isStopped
+            }
+            if isStopped { continuation.resume() }
+        }
+        deadline.cancel()
+    }
+}
+
+/// Why the engine did not start.
+public struct EngineStartError: Error, CustomStringConvertible, Sendable {
+    public let description: String
+}

@@ -1,0 +1,26 @@
+/// The scheduler's bounds.
+public struct EngineConfiguration: Sendable, Equatable {
+    /// Bytes that KV blocks and resident adapters share.
+    public var memoryBudgetByteCount: Int
+    /// Most tokens that a step computes.
+    public var maximumBatchTokenCount: Int
+    /// Most sequences that run at a time.
+    public var maximumRunningCount: Int
+    /// Most sequences that wait to run, places reserved included.
+    public var maximumWaitingCount: Int
+    /// Most positions of a sequence, prompt and answer together.
+    public var maximumContextLength: Int
+    /// Events that a generation's reader may lag behind before its sequence is paused.
+    public var eventBufferCount = 64
+
+    public init(
+        memoryBudgetByteCount: Int, maximumBatchTokenCount: Int = 256,
+        maximumRunningCount: Int = 64, maximumWaitingCount: Int = 1024, maximumContextLength: Int
+    ) {
+        self.memoryBudgetByteCount = memoryBudgetByteCount
+        self.maximumBatchTokenCount = maximumBatchTokenCount
+        self.maximumRunningCount = maximumRunningCount
+        self.maximumWaitingCount = maximumWaitingCount
+        self.maximumContextLength = maximumContextLength
+    }
+}

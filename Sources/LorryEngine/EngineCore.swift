@@ -1,0 +1,402 @@
+import Foundation
+import LorryModel
+import LorryTensor
+
+/// The state behind the engine thread: takes messages, then plan → run → commit, step after step.
+///
+/// Owned by the engine thread and not Sendable.
+final class EngineCore {
+    private let model: DecoderModel
+    private let configuration: EngineConfiguration
+    private let workers: WorkerPool
+    private let queue: WaitingQueue
+    private let observer: any EngineObserver
+    private let clock = ContinuousClock()
+
+    private let pool: MemoryPool
+    private let scheduler: Scheduler
+    private let residency: AdapterResidency
+    private let forward: ForwardPass
+    private var sequences: [SequenceID: TokenSequence] = [:]
+    private(set) var isStopping = false
+
+    init(
+        model: DecoderModel, configuration: EngineConfiguration, workers: WorkerPool,
+        queue: WaitingQueue, loader: AdapterLoader, observer: any EngineObserver
+    ) throws(PoolError) {
+        self.model = model
+        self.configuration = configuration
+        self.workers = workers
+        self.queue = queue
+        self.observer = observer
+        let layout = Self.kvLayout(model)
+        pool = try MemoryPool(
+            budgetByteCount: configuration.memoryBudgetByteCount,
+            blockByteCount: layout.blockByteCount)
+        scheduler = Scheduler(
+            bounds: .init(
+                batchTokenCount: configuration.maximumBatchTokenCount,
+                runningCount: configuration.maximumRunningCount),
+            pool: pool)
+        residency = AdapterResidency(pool: pool, loader: loader)
+        forward = ForwardPass(
+            model: model, kvLayout: layout,
+            maximumRowCount: configuration.maximumBatchTokenCount, pool: workers)
+        residency.onEvict = { observer.engineDidEvictAdapter(name: $0) }
+    }
+
+    /// Keys and values have the precision of the weights.
+    static func kvLayout(_ model: DecoderModel) -> KVLayout {
+        KVLayout(
+            layerCount: model.configuration.layerCount,
+            kvHeadCount: model.configuration.kvHeadCount, headDim: model.configuration.headDim,
+            format: model.format)
+    }
+
+    /// Whether every request has ended.
+    var isIdle: Bool { sequences.isEmpty && !residency.hasLoads }
+
+    // MARK: - Messages
+
+    func handle(_ message: Mailbox.Message) {
+        switch message {
+        case .submit(let submission): submit(submission)
+        case .abandon(let id):
+            if let sequence = sequences[id] { finish(sequence, .cancelled) }
+        case .resume(let id): sequences[id]?.isPaused = false
+        case .loaded(let reference, let result): finishLoad(reference, result)
+        case .preload(let reference):
+            _ = residency.prepare(reference, isInUse: isInUse, now: clock.now)
+        case .setPinned(let id, let isPinned): residency.setPinned(id, isPinned)
+        case .forget(let id):
+            residency.forget(id)
+            residency.evictForgotten(isInUse: isInUse)
+        case .drain: isStopping = true
+        case .stop:
+            isStopping = true
+            for sequence in sequences.values { fail(sequence, .shuttingDown) }
+        }
+    }
+
+    private func submit(_ submission: Mailbox.Submission) {
+        let request = submission.request
+        let modelEnds = model.configuration.endTokenIDs
+        let ends = request.stopTokenIDs.union(request.ignoresEndTokens ? [] : modelEnds)
+        let sequence = TokenSequence(
+            id: submission.id, request: request, channel: submission.channel,
+            limits: .init(
+                tokenCount: min(
+                    request.promptTokens.count + request.maximumTokenCount,
+                    configuration.maximumContextLength),
+                endTokens: ends),
+            submitted: submission.submitted)
+        sequence.reservation = submission.place
+        sequences[sequence.id] = sequence
+        if let error = memoryError(sequence) { return fail(sequence, error) }
+        if let adapter = request.adapter {
+            // Read ahead: by the time there is room to run, the adapter may be there.
+            _ = residency.prepare(adapter, isInUse: isInUse, now: clock.now)
+        }
+        scheduler.enqueue(sequence)
+    }
+
+    /// A sequence must be able to run to its end when it is alone with its adapter.
+    private func memoryError(_ sequence: TokenSequence) -> EngineError? {
+        let adapterBlocks = pool.blocks(forByteCount: sequence.request.adapter?.byteCount ?? 0)
+        let blocks =
+            Scheduler.blockCount(forTokens: sequence.limits.tokenCount + 1) + adapterBlocks + 1
+        guard blocks > pool.blockCount else { return nil }
+        return .exceedsMemory(
+            requiredByteCount: blocks * pool.blockByteCount,
+            budgetByteCount: configuration.memoryBudgetByteCount)
+    }
+
+    private func finishLoad(
+        _ reference: AdapterReference, _ result: Result<AdapterProgram, any Error>
+    ) {
+        let program = try? result.get()
+        let duration = residency.finishLoad(reference.id, program, now: clock.now)
+        var reason: String?
+        if case .failure(let error) = result {
+            reason = "\(error)"
+            for sequence in sequences.values where sequence.adapterID == reference.id {
+                fail(
+                    sequence,
+                    .adapterLoadFailed(name: reference.name, reason: reason ?? ""))
+            }
+        } else {
+            for sequence in sequences.values where sequence.adapterID == reference.id {
+                if sequence.adapterReady == nil { sequence.adapterReady = clock.now }
+            }
+            residency.evictForgotten(isInUse: isInUse)
+        }
+        observer.engineDidLoadAdapter(name: reference.name, duration: duration, error: reason)
+    }
+
+    private func isInUse(_ id: AdapterVersionID) -> Bool {
+        scheduler.running.contains { $0.adapterID == id }
+    }
+
+    // MARK: - A step
+
+    /// - Returns: false where there was nothing to compute.
+    func step() -> Bool {
+        let start = clock.now
+        for sequence in scheduler.running {
+            sequence.isPaused = sequence.channel.pauseIfFull()
+        }
+        residency.beginPlan()
+        let plan = makePlan(start)
+        guard !plan.entries.isEmpty else { return false }
+        let planned = clock.now
+        let batch = makeBatch(plan, now: planned)
+        forward.run(batch, arena: pool.arena)
+        let results = sample(plan, batch)
+        let ran = clock.now
+        commit(plan, results)
+        observer.engineDidStep(
+            StepObservation(
+                promptTokenCount: plan.entries.reduce(0) {
+                    $0 + ($1.sequence.isDecodeStep($1.range) ? 0 : $1.range.count)
+                },
+                decodeTokenCount: plan.entries.reduce(0) {
+                    $0 + ($1.sequence.isDecodeStep($1.range) ? 1 : 0)
+                },
+                adapterCount: batch.segments.count, plan: planned - start, run: ran - planned,
+                commit: clock.now - ran))
+        return true
+    }
+
+    private func makePlan(_ now: ContinuousClock.Instant) -> StepPlan {
+        let isReady = { [self] (sequence: TokenSequence) -> Bool in
+            guard let adapter = sequence.request.adapter else { return true }
+            return residency.prepare(adapter, isInUse: isInUse, now: now)
+        }
+        let plan = scheduler.plan(isReady: isReady) { [self] in
+            residency.evictOne(isInUse: isInUse, includingPinned: false)
+        }
+        guard plan.entries.isEmpty, scheduler.running.isEmpty, !scheduler.waiting.isEmpty,
+            !residency.hasLoads
+        else { return plan }
+        // Nothing runs and nothing will: a pinned adapter is in the way.
+        guard residency.evictOne(isInUse: isInUse, includingPinned: true) else { return plan }
+        return scheduler.plan(isReady: isReady) { [self] in
+            residency.evictOne(isInUse: isInUse, includingPinned: true)
+        }
+    }
+
+    private func makeBatch(_ plan: StepPlan, now: ContinuousClock.Instant) -> ForwardBatch {
+        var batch = ForwardBatch()
+        for entry in plan.entries {
+            let sequence = entry.sequence
+            if sequence.firstScheduled == nil {
+                sequence.firstScheduled = now
+                sequence.reservation = nil
+                queue.noteStart(now)
+            }
+            batch.append(
+                tokens: sequence.tokens[entry.range], startPosition: entry.range.lowerBound,
+                blockTable: sequence.blocks.map(\.index),
+                program: sequence.adapterID.flatMap { residency.program($0) },
+                logits: sequence.logitOffsets(entry.range))
+        }
+        return batch
+    }
+
+    private func commit(_ plan: StepPlan, _ results: [RowResult]) {
+        scheduler.commit(plan)
+        for result in results {
+            let sequence = result.sequence
+            if let logprobs = result.promptLogprobs {
+                sequence.promptLogprobs.append(logprobs)
+            }
+            if sequence.promptLogprobs.count == sequence.promptCount - 1, !sequence.hasSentPrompt,
+                sequence.request.promptLogprobCount != nil
+            {
+                sequence.hasSentPrompt = true
+                sequence.channel.send(.prompt([nil] + sequence.promptLogprobs))
+            }
+            if let token = result.token { accept(token, result.logprobs, sequence) }
+        }
+        for entry in plan.entries where entry.reachesEnd && entry.sequence.wantsNoTokens {
+            finish(entry.sequence, .length)
+        }
+    }
+
+    /// Appends a sampled token and ends the sequence where it is the last.
+    private func accept(_ token: Int32, _ logprobs: TokenLogprobs?, _ sequence: TokenSequence) {
+        let now = clock.now
+        observer.engineDidEmitToken(
+            TokenObservation(
+                adapter: sequence.request.adapter?.name,
+                latency: now - (sequence.lastToken ?? sequence.submitted),
+                isFirst: sequence.lastToken == nil))
+        sequence.firstToken = sequence.firstToken ?? now
+        sequence.lastToken = now
+        sequence.append(token)
+        let mayEnd = sequence.generatedCount > sequence.request.minimumTokenCount
+        if mayEnd, sequence.limits.endTokens.contains(token) {
+            return finish(sequence, .stop(token: token))
+        }
+        sequence.channel.send(.token(GeneratedToken(id: token, logprobs: logprobs)))
+        if sequence.tokens.count >= sequence.limits.tokenCount { finish(sequence, .length) }
+    }
+
+    // MARK: - Ends
+
+    private func finish(_ sequence: TokenSequence, _ reason: FinishReason) {
+        let timings = end(sequence, .finished(reason))
+        sequence.channel.send(
+            .finished(
+                GenerationSummary(
+                    reason: reason, promptTokenCount: sequence.promptCount,
+                    completionTokenCount: sequence.generatedCount, cachedTokenCount: 0,
+                    timings: timings)))
+    }
+
+    private func fail(_ sequence: TokenSequence, _ error: EngineError) {
+        _ = end(sequence, .failed(error))
+        sequence.channel.send(.failed(error))
+    }
+
+    private func end(
+        _ sequence: TokenSequence, _ outcome: FinishObservation.Outcome
+    ) -> GenerationTimings {
+        let now = clock.now
+        scheduler.remove(sequence)
+        sequences[sequence.id] = nil
+        sequence.reservation = nil
+        let timings = sequence.timings(at: now)
+        observer.engineDidFinish(
+            FinishObservation(
+                id: sequence.request.id, adapter: sequence.request.adapter?.name,
+                outcome: outcome, promptTokenCount: sequence.promptCount,
+                completionTokenCount: sequence.generatedCount, timings: timings,
+                total: now - sequence.submitted))
+        return timings
+    }
+
+    func evictForgotten() { residency.evictForgotten(isInUse: isInUse) }
+
+    // MARK: - Statistics
+
+    func statistics(previous: EngineStatistics) -> EngineStatistics {
+        var statistics = EngineStatistics()
+        statistics.runningCount = scheduler.running.count
+        statistics.waitingCount = scheduler.waiting.count
+        statistics.kvBlockCount = pool.blockCount
+        statistics.usedKVBlockCount = pool.kvBlockCount
+        statistics.kvBlockByteCount = pool.blockByteCount
+        statistics.runningAdapters = Self.names(scheduler.running)
+        statistics.waitingAdapters = Self.names(scheduler.waiting)
+        let isUnchanged =
+            previous.runningAdapters == statistics.runningAdapters
+            && previous.waitingAdapters == statistics.waitingAdapters
+        statistics.adaptersChanged = isUnchanged ? previous.adaptersChanged : Date()
+        statistics.residentAdapters = residency.residents { id in
+            scheduler.running.reduce(0) { $0 + ($1.adapterID == id ? 1 : 0) }
+        }
+        statistics.residentAdapterByteCount =
+            statistics.residentAdapters.reduce(0) { $0 + $1.byteCount }
+        statistics.memoryBudgetByteCount = configuration.memoryBudgetByteCount
+        statistics.preemptionCount = scheduler.preemptionCount
+        statistics.maximumRunningCount = configuration.maximumRunningCount
+        return statistics
+    }
+
+    private static func names(_ sequences: [TokenSequence]) -> [String] {
+        Set(sequences.compactMap { $0.request.adapter?.name }).sorted()
+    }
+}
+
+// MARK: - Sampling
+
+extension EngineCore {
+    /// What one row of logits gave.
+    private struct RowResult {
+        let sequence: TokenSequence
+        var promptLogprobs: TokenLogprobs?
+        var token: Int32?
+        var logprobs: TokenLogprobs?
+    }
+
+    private func sample(_ plan: StepPlan, _ batch: ForwardBatch) -> [RowResult] {
+        // In the order of the batch's logit rows: each entry's wanted offsets, ascending.
+        let wanted = plan.entries.flatMap { entry in
+            entry.sequence.logitOffsets(entry.range).map { (entry.sequence, entry.range, $0) }
+        }
+        var results: [RowResult] = []
+        results.reserveCapacity(wanted.count)
+        var rows = batch.logitRows[...]
+        while !rows.isEmpty {
+            let tile = rows.prefix(ForwardPass.logitTileRowCount)
+            forward.withLogits(of: tile) { logits in
+                let offset = results.count
+                for index in 0..<tile.count {
+                    let (sequence, range, position) = wanted[offset + index]
+                    let row = UnsafeMutableBufferPointer(
+                        start: logits + index * model.configuration.vocabularySize,
+                        count: model.configuration.vocabularySize)
+                    results.append(
+                        Self.sampleRow(sequence, at: range.lowerBound + position, row))
+                }
+            }
+            rows = rows.dropFirst(tile.count)
+        }
+        return results
+    }
+
+    /// - Parameter position: of the token whose logits these are.
+    private static func sampleRow(
+        _ sequence: TokenSequence, at position: Int, _ logits: UnsafeMutableBufferPointer<Float>
+    ) -> RowResult {
+        var result = RowResult(sequence: sequence)
+        let request = sequence.request
+        if let count = request.promptLogprobCount, position + 1 < sequence.promptCount {
+            result.promptLogprobs = LogprobReader(UnsafeBufferPointer(logits)).logprobs(
+                of: sequence.tokens[position + 1], topCount: count)
+        }
+        guard position + 1 == sequence.tokens.count, !sequence.wantsNoTokens else { return result }
+        // Log-probabilities are those of the model, before the sampler changes the logits.
+        let original = request.logprobCount.map { _ in Array(logits) }
+        let token = sequence.sampler.sample(logits)
+        result.token = token
+        result.logprobs = original?.withUnsafeBufferPointer {
+            LogprobReader($0).logprobs(of: token, topCount: request.logprobCount ?? 0)
+        }
+        return result
+    }
+}
+
+extension TokenSequence {
+    /// Only the prompt is to be evaluated.
+    var wantsNoTokens: Bool { request.maximumTokenCount == 0 }
+
+    func isDecodeStep(_ range: Range<Int>) -> Bool {
+        range.count == 1 && range.lowerBound >= promptCount
+    }
+
+    /// Offsets into the range of the tokens whose logits are wanted.
+    func logitOffsets(_ range: Range<Int>) -> Range<Int> {
+        let end = range.count
+        let last = range.upperBound == tokens.count ? end - 1 : end
+        guard request.promptLogprobCount != nil, !hasSentPrompt else { return last..<end }
+        // Recomputed tokens were reported before; the row of the prompt's last token only samples.
+        let first = max(range.lowerBound, promptLogprobs.count) - range.lowerBound
+        let promptEnd = min(range.upperBound, promptCount - 1) - range.lowerBound
+        return first < promptEnd ? first..<max(promptEnd, last < end ? end : promptEnd) : last..<end
+    }
+
+    func timings(at end: ContinuousClock.Instant) -> GenerationTimings {
+        var timings = GenerationTimings()
+        let started = firstScheduled ?? end
+        let ready = min(adapterReady ?? submitted, started)
+        timings.load = ready > submitted ? ready - submitted : .zero
+        timings.queue = started - submitted - timings.load
+        if firstScheduled != nil {
+            timings.prefill = (firstToken ?? end) - started
+            timings.decode = firstToken.map { end - $0 } ?? .zero
+        }
+        return timings
+    }
+}

@@ -1,0 +1,214 @@
+import LorryTensor
+
+/// Runs batches through a decoder, one step after the other.
+///
+/// Owns the activations, sized once for the largest batch. Used by one thread at a time; not
+/// Sendable. The bits of a row's result depend on its own sequence and adapter only, not on the
+/// other rows of the batch.
+public final class ForwardPass {
+    public let model: DecoderModel
+    public let kvLayout: KVLayout
+    /// Most rows that a batch may have.
+    public let maximumRowCount: Int
+    /// Most rows whose logits one call of `logits` computes.
+    public static let logitTileRowCount = 64
+
+    private let pool: WorkerPool
+    private let configuration: ModelConfiguration
+    private let adapters: AdapterPass
+
+    // Activations in single precision, a row per token.
+    private let residual: AlignedBuffer<Float>  // [rows, hiddenSize]
+    private let normalized: AlignedBuffer<Float>  // [rows, hiddenSize]
+    private let attentionInput: AlignedBuffer<Float>  // [rows, q | k | v]
+    private let attention: AlignedBuffer<Float>  // [rows, queryWidth]
+    private let projected: AlignedBuffer<Float>  // [rows, hiddenSize]
+    private let gateUp: AlignedBuffer<Float>  // [rows, gate | up]
+    private let activated: AlignedBuffer<Float>  // [rows, intermediateSize]
+    private let logits: AlignedBuffer<Float>  // [logitTileRowCount, vocabularySize]
+    private var blockTables: AlignedBuffer<Int32>
+    private var spans: [AttentionSpan] = []
+
+    public init(model: DecoderModel, kvLayout: KVLayout, maximumRowCount: Int, pool: WorkerPool) {
+        self.model = model
+        self.kvLayout = kvLayout
+        self.maximumRowCount = maximumRowCount
+        self.pool = pool
+        let configuration = model.configuration
+        self.configuration = configuration
+        adapters = AdapterPass(configuration: configuration, pool: pool)
+        let rows = max(maximumRowCount, Self.logitTileRowCount)
+        residual = AlignedBuffer(count: rows * configuration.hiddenSize)
+        normalized = AlignedBuffer(count: rows * configuration.hiddenSize)
+        attentionInput = AlignedBuffer(
+            count: rows * configuration.outFeatures(of: .attentionInput))
+        attention = AlignedBuffer(count: rows * configuration.queryWidth)
+        projected = AlignedBuffer(count: rows * configuration.hiddenSize)
+        gateUp = AlignedBuffer(count: rows * configuration.outFeatures(of: .feedForwardInput))
+        activated = AlignedBuffer(count: rows * configuration.intermediateSize)
+        logits = AlignedBuffer(count: Self.logitTileRowCount * configuration.vocabularySize)
+        blockTables = AlignedBuffer(count: 1024)
+    }
+
+    /// Runs all layers over a batch. Keys and values of the rows are written into their blocks.
+    ///
+    /// - Parameters:
+    ///   - batch: tokens within the vocabulary, at positions within the model's context.
+    ///   - arena: the KV blocks, block `i` at byte `i · kvLayout.blockByteCount`; changed in place.
+    public func run(_ batch: ForwardBatch, arena: UnsafeMutableRawPointer) {
+        precondition(batch.rowCount <= maximumRowCount)
+        embed(batch.tokens)
+        prepareSpans(batch)
+        adapters.prepare(batch.segments)
+        for layer in 0..<configuration.layerCount {
+            attend(layer, batch, arena)
+            feedForward(layer, batch)
+        }
+    }
+
+    /// Computes logits of rows of the batch that `run` last ran.
+    ///
+    /// - Parameters:
+    ///   - rows: at most `logitTileRowCount`.
+    ///   - body: gets `[rows, vocabularySize]`, which it may change, valid until it returns.
+    public func withLogits<Result>(
+        of rows: ArraySlice<Int>, _ body: (UnsafeMutablePointer<Float>) throws -> Result
+    ) rethrows -> Result {
+        precondition(rows.count <= Self.logitTileRowCount)
+        let width = configuration.hiddenSize
+        for (index, row) in rows.enumerated() {
+            (projected.pointer + index * width).update(
+                from: residual.pointer + row * width, count: width)
+        }
+        rmsNorm(
+            projected.pointer, xStride: width, rowCount: rows.count, width: width,
+            weight: model.finalNorm, epsilon: configuration.normEpsilon, out: normalized.pointer,
+            outStride: width, pool: pool)
+        matmul(
+            normalized.pointer, xStride: width, rowCount: rows.count, weights: model.head,
+            bias: nil, y: logits.pointer, yStride: configuration.vocabularySize, pool: pool)
+        return try body(logits.pointer)
+    }
+
+    // MARK: - Layers
+
+    /// x += O(attention(Q(norm x), K(norm x), V(norm x)))
+    private func attend(_ layer: Int, _ batch: ForwardBatch, _ arena: UnsafeMutableRawPointer) {
+        normalize(model.layers[layer].attentionNorm, rowCount: batch.rowCount)
+        linear(.attentionInput, layer, batch, input: normalized, output: attentionInput)
+        let stride = configuration.outFeatures(of: .attentionInput)
+        let query = attentionInput.pointer
+        let key = query + configuration.columnStart(of: .key)
+        let value = query + configuration.columnStart(of: .value)
+        rotate(query, stride: stride, headCount: configuration.headCount, batch)
+        rotate(key, stride: stride, headCount: configuration.kvHeadCount, batch)
+        storeKV(
+            k: key, kStride: stride, v: value, vStride: stride, spans: spans, layout: kvLayout,
+            layer: layer, arena: arena, pool: pool)
+        pagedAttention(
+            q: query, qStride: stride, headCount: configuration.headCount, spans: spans,
+            layout: kvLayout, layer: layer, arena: UnsafeRawPointer(arena),
+            scoring: AttentionScoring(
+                scale: 1 / Float(configuration.headDim).squareRoot(),
+                slidingWindow: configuration.slidingWindows[layer]),
+            out: attention.pointer, outStride: configuration.queryWidth, pool: pool)
+        linear(.attentionOutput, layer, batch, input: attention, output: projected)
+        addToResidual(rowCount: batch.rowCount)
+    }
+
+    /// x += Down(silu(Gate(norm x)) ⊙ Up(norm x))
+    private func feedForward(_ layer: Int, _ batch: ForwardBatch) {
+        normalize(model.layers[layer].feedForwardNorm, rowCount: batch.rowCount)
+        linear(.feedForwardInput, layer, batch, input: normalized, output: gateUp)
+        siluMultiply(
+            gateUp.pointer, gateUpStride: 2 * configuration.intermediateSize,
+            rowCount: batch.rowCount, innerSize: configuration.intermediateSize,
+            out: activated.pointer, outStride: configuration.intermediateSize, pool: pool)
+        linear(.feedForwardOutput, layer, batch, input: activated, output: projected)
+        addToResidual(rowCount: batch.rowCount)
+    }
+
+    /// The base's matmul for all rows, with each segment's adapter around it.
+    private func linear(
+        _ group: LinearGroup, _ layer: Int, _ batch: ForwardBatch, input: AlignedBuffer<Float>,
+        output: AlignedBuffer<Float>
+    ) {
+        let weights = model.layers[layer].linears[group.rawValue]
+        adapters.transformInput(layer: layer, group: group, input.pointer)
+        matmul(
+            input.pointer, xStride: weights.inFeatures, rowCount: batch.rowCount, weights: weights,
+            bias: model.layers[layer].biases[group.rawValue], y: output.pointer,
+            yStride: weights.outFeatures, pool: pool)
+        adapters.adjustOutput(
+            layer: layer, group: group, input: input.pointer, output: output.pointer)
+    }
+
+    // MARK: - Parts
+
+    private func embed(_ tokens: [Int32]) {
+        let width = configuration.hiddenSize
+        for (row, token) in tokens.enumerated() {
+            let target = residual.pointer + row * width
+            switch model.embedding {
+            case .head: model.head.copyRow(Int(token), to: target)
+            case .mapped(let table): table.copyRow(Int(token), to: target)
+            }
+        }
+    }
+
+    private func prepareSpans(_ batch: ForwardBatch) {
+        let blockCount = batch.spans.reduce(0) { $0 + $1.blockTable.count }
+        if blockCount > blockTables.count { blockTables = AlignedBuffer(count: 2 * blockCount) }
+        spans.removeAll(keepingCapacity: true)
+        var next = blockTables.pointer
+        for span in batch.spans {
+            next.update(from: span.blockTable, count: span.blockTable.count)
+            spans.append(
+                AttentionSpan(
+                    rowStart: span.rows.lowerBound, rowCount: span.rows.count,
+                    startPosition: span.startPosition, blockTable: UnsafePointer(next)))
+            next += span.blockTable.count
+        }
+    }
+
+    private func normalize(_ weight: [Float], rowCount: Int) {
+        let width = configuration.hiddenSize
+        rmsNorm(
+            residual.pointer, xStride: width, rowCount: rowCount, width: width, weight: weight,
+            epsilon: configuration.normEpsilon, out: normalized.pointer, outStride: width,
+            pool: pool)
+    }
+
+    private func rotate(
+        _ x: UnsafeMutablePointer<Float>, stride: Int, headCount: Int, _ batch: ForwardBatch
+    ) {
+        let headDim = configuration.headDim
+        batch.positions.withUnsafeBufferPointer { positions in
+            applyRope(
+                x, stride: stride, headCount: headCount, headDim: headDim, positions: positions,
+                table: RotaryTable(
+                    cosine: model.rotation.cosines, sine: model.rotation.sines,
+                    positionCount: model.contextLength, rotaryDim: headDim),
+                pool: pool)
+        }
+    }
+
+    private func addToResidual(rowCount: Int) {
+        let width = configuration.hiddenSize
+        addInPlace(
+            residual.pointer, yStride: width, projected.pointer, xStride: width,
+            rowCount: rowCount, width: width, pool: pool)
+    }
+}
+
+extension SafetensorsFile.Tensor {
+    /// Copies one row of a matrix in single precision.
+    fileprivate func copyRow(_ row: Int, to target: UnsafeMutablePointer<Float>) {
+        guard let elementType, shape.count == 2 else { return }
+        let byteCount = shape[1] * elementType.byteCount
+        // Safe because the bounds-checked slice covers exactly the row.
+        let source = UnsafeRawBufferPointer(
+            rebasing: bytes.bytes[row * byteCount..<(row + 1) * byteCount])
+        if let base = source.baseAddress { widen(base, elementType, count: shape[1], to: target) }
+    }
+}
