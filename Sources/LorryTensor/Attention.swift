@@ -70,8 +70,10 @@ public func storeKV(
     let width = layout.kvHeadCount * layout.headDim
     // Rows of a task: enough that a fork pays.
     let rowsPerTask = max(8, 8192 / width)
-    runSpanPieces(spans, piecesPerSpan: { ($0.rowCount + rowsPerTask - 1) / rowsPerTask }, pool) {
-        span, piece in
+    pool.runPieces(groupCount: spans.count) { index in
+        (spans[index].rowCount + rowsPerTask - 1) / rowsPerTask
+    } body: { index, piece in
+        let span = spans[index]
         var write = ck_kv_write(
             block: arena.assumingMemoryBound(to: UInt8.self),
             key_offset: layout.keyOffset(layer: layer),
@@ -133,12 +135,10 @@ public func pagedAttention(
     let group = headCount / layout.kvHeadCount
     let rowsPerTile = max(1, 32 / group)
     let kernels = pool.kernels
-    runSpanPieces(
-        spans,
-        piecesPerSpan: {
-            layout.kvHeadCount * (($0.rowCount + rowsPerTile - 1) / rowsPerTile)
-        }, pool
-    ) { span, piece in
+    pool.runPieces(groupCount: spans.count) { index in
+        layout.kvHeadCount * ((spans[index].rowCount + rowsPerTile - 1) / rowsPerTile)
+    } body: { index, piece in
+        let span = spans[index]
         var arguments = ck_attention(
             q: q + span.rowStart * qStride, q_stride: qStride,
             out: out + span.rowStart * outStride, out_stride: outStride,
@@ -162,17 +162,5 @@ private func checkSpans(_ spans: [AttentionSpan], layout: KVLayout, layer: Int) 
     for span in spans {
         precondition(
             span.rowStart >= 0 && span.rowCount >= 0 && span.startPosition >= 0, "malformed span")
-    }
-}
-
-/// Runs `body(span, piece)` for every piece of every span, in parallel.
-private func runSpanPieces(
-    _ spans: [AttentionSpan], piecesPerSpan: (AttentionSpan) -> Int, _ pool: WorkerPool,
-    _ body: (AttentionSpan, Int) -> Void
-) {
-    pool.runPieces(groupCount: spans.count) {
-        piecesPerSpan(spans[$0])
-    } body: { index, piece in
-        body(spans[index], piece)
     }
 }

@@ -1,0 +1,174 @@
+import LorryTensor
+import Testing
+
+/// One matmul problem with its weights packed.
+private struct Problem {
+    let inFeatures: Int
+    let outFeatures: Int
+    let rowCount: Int
+    let x: [Float]
+    let weights: [Float]
+    let bias: [Float]
+    let matrix: PackedMatrix
+
+    init(
+        rows: Int, inFeatures: Int, outFeatures: Int, format: WeightFormat, pool: WorkerPool,
+        seed: UInt64
+    ) {
+        var generator = SeededGenerator(seed: seed)
+        self.inFeatures = inFeatures
+        self.outFeatures = outFeatures
+        rowCount = rows
+        x = generator.floats(rows * inFeatures)
+        weights = generator.floats(outFeatures * inFeatures)
+        bias = generator.floats(outFeatures)
+        matrix = packed(
+            weights, outFeatures: outFeatures, inFeatures: inFeatures, format: format, pool: pool)
+    }
+
+    /// Rows `rows` computed in one call; columns not asked for are NaN.
+    func run(_ rows: Range<Int>, columns: Range<Int>? = nil, pool: WorkerPool) -> [Float] {
+        var y = [Float](repeating: .nan, count: rows.count * outFeatures)
+        x.withUnsafeBufferPointer { x in
+            guard let x = x.baseAddress else { return }
+            matmul(
+                x + rows.lowerBound * inFeatures, xStride: inFeatures, rowCount: rows.count,
+                weights: matrix, bias: bias, y: &y, yStride: outFeatures, columns: columns,
+                pool: pool)
+        }
+        return y
+    }
+
+    /// Largest error as a share of Σ |x · w| + |bias|, against double precision.
+    func error(of y: [Float], rows: Range<Int>, format: WeightFormat) -> Double {
+        let weights = format.rounded(weights)
+        var worst = 0.0
+        for (index, row) in rows.enumerated() {
+            for column in 0..<outFeatures {
+                var sum = 0.0
+                var magnitude = 0.0
+                for k in 0..<inFeatures {
+                    let term =
+                        Double(x[row * inFeatures + k]) * Double(weights[column * inFeatures + k])
+                    sum += term
+                    magnitude += abs(term)
+                }
+                sum += Double(bias[column])
+                magnitude += abs(Double(bias[column]))
+                let difference = abs(Double(y[index * outFeatures + column]) - sum)
+                // A NaN must not pass as "not larger".
+                worst = difference.isNaN ? .infinity : max(worst, difference / magnitude)
+            }
+        }
+        return worst
+    }
+}
+
+@Suite struct MatmulTests {
+    static let inputs = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 33, 64, 255, 256, 257, 513]
+    static let outputs = [1, 2, 15, 16, 17, 31, 32, 33, 48, 64, 65, 80, 113, 129, 147]
+
+    @Test(arguments: Machine.levels, WeightFormat.allCases)
+    func matchesDoublePrecisionOverAllTails(level: KernelLevel, format: WeightFormat) {
+        let pool = Machine.pool(level)
+        for inFeatures in Self.inputs {
+            for outFeatures in Self.outputs {
+                let problem = Problem(
+                    rows: 3, inFeatures: inFeatures, outFeatures: outFeatures, format: format,
+                    pool: pool, seed: UInt64(inFeatures * 1000 + outFeatures))
+                let y = problem.run(0..<3, pool: pool)
+                let error = problem.error(of: y, rows: 0..<3, format: format)
+                #expect(error <= Tolerance.matmul, "K \(inFeatures), N \(outFeatures)")
+            }
+        }
+    }
+
+    @Test(arguments: Machine.levels, WeightFormat.allCases)
+    func bitsDependNeitherOnRowsNorOnThreads(level: KernelLevel, format: WeightFormat) {
+        let pools = (1...3).map { Machine.pool(level, threads: $0) }
+        for (inFeatures, outFeatures) in [(1, 17), (37, 150), (256, 129), (601, 147)] {
+            let rows = 200
+            let problem = Problem(
+                rows: rows, inFeatures: inFeatures, outFeatures: outFeatures, format: format,
+                pool: pools[0], seed: 7)
+            let alone = (0..<rows).flatMap { problem.run($0..<$0 + 1, pool: pools[0]) }
+            for pool in pools {
+                for count in Array(1...41) + [64, 127, 200] {
+                    let start = (rows - count) / 2
+                    let y = problem.run(start..<start + count, pool: pool)
+                    let expected = alone[start * outFeatures..<(start + count) * outFeatures]
+                    #expect(
+                        bits(y) == bits(Array(expected)),
+                        "K \(inFeatures), \(count) rows, \(pool.threadCount) threads")
+                }
+            }
+        }
+    }
+
+    @Test(arguments: Machine.levels, WeightFormat.allCases)
+    func bitsDoNotDependOnColumnCuts(level: KernelLevel, format: WeightFormat) {
+        let pool = Machine.pool(level, threads: 2)
+        let outFeatures = 83
+        let problem = Problem(
+            rows: 9, inFeatures: 300, outFeatures: outFeatures, format: format, pool: pool,
+            seed: 11)
+        for rows in [1, 2, 9] {
+            let whole = problem.run(0..<rows, pool: pool)
+            for start in 0..<outFeatures {
+                for end in stride(from: start, through: outFeatures, by: 7) {
+                    let y = problem.run(0..<rows, columns: start..<end, pool: pool)
+                    let same = y.indices.allSatisfy { index in
+                        (start..<end).contains(index % outFeatures)
+                            ? y[index].bitPattern == whole[index].bitPattern : y[index].isNaN
+                    }
+                    #expect(same, "columns \(start)..<\(end) of \(rows) rows")
+                }
+            }
+        }
+    }
+
+    @Test(arguments: WeightFormat.allCases)
+    func fusedLevelsGiveTheSameBits(format: WeightFormat) {
+        let results = Machine.fusedLevels.map { level in
+            let pool = Machine.pool(level)
+            let problem = Problem(
+                rows: 13, inFeatures: 531, outFeatures: 147, format: format, pool: pool, seed: 5)
+            return bits(problem.run(0..<13, pool: pool))
+        }
+        #expect(Set(results).count <= 1)
+    }
+
+    @Test(arguments: Machine.levels)
+    func agreesWithOpenBLAS(level: KernelLevel) {
+        let pool = Machine.pool(level, threads: 2)
+        let (rows, inFeatures, outFeatures) = (37, 192, 208)
+        let problem = Problem(
+            rows: rows, inFeatures: inFeatures, outFeatures: outFeatures, format: .f32, pool: pool,
+            seed: 3)
+        var expected = (0..<rows).flatMap { _ in problem.bias }
+        problem.x.withUnsafeBufferPointer { x in
+            problem.weights.withUnsafeBufferPointer { weights in
+                guard let x = x.baseAddress, let weights = weights.baseAddress else { return }
+                DenseAlgebra.gemm(
+                    .init(x, stride: inFeatures), .init(weights, stride: inFeatures, .transposed),
+                    m: rows, n: outFeatures, k: inFeatures, beta: 1, c: &expected,
+                    cStride: outFeatures)
+            }
+        }
+        let y = problem.run(0..<rows, pool: pool)
+        let worst = zip(y, expected).map { abs($0 - $1) }.max() ?? .infinity
+        // Both sum 192 products of at most 1.
+        #expect(worst <= Float(192 * Tolerance.matmul))
+    }
+
+    @Test func readsRowsAtTheirStrideAndLeavesTheRestAlone() {
+        let pool = Machine.pool(Kernels.level)
+        let weights: [Float] = [1, 2, 3, 4, 5, 6]
+        let matrix = packed(weights, outFeatures: 2, inFeatures: 3, format: .f32, pool: pool)
+        let x: [Float] = [1, 1, 1, .nan, 1, 0, 0, .nan]
+        var y = [Float](repeating: -1, count: 10)
+        matmul(
+            x, xStride: 4, rowCount: 2, weights: matrix, bias: nil, y: &y, yStride: 5, pool: pool)
+        #expect(y == [6, 15, -1, -1, -1, 1, 4, -1, -1, -1])
+    }
+}
