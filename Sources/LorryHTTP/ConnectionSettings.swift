@@ -1,0 +1,55 @@
+import HTTPTypes
+import Logging
+import NIOCore
+
+/// What all connections of a server share.
+struct ConnectionSettings: Sendable {
+    let limits: HTTPLimits
+    let bodyLimit: @Sendable (HTTPRequest) -> Int?
+    let service: RequestService
+    let metrics: HTTPMetrics
+    let logger: Logger
+
+    func bodyLimit(of request: HTTPRequest) -> Int {
+        bodyLimit(request) ?? limits.bodyByteCount
+    }
+
+    /// How often a connection looks at its deadlines: often enough to keep the shortest.
+    var tick: TimeAmount {
+        let shortest = min(
+            min(limits.headerTimeout, limits.idleTimeout),
+            min(limits.bodyIdleTimeout, limits.responseStallTimeout))
+        return min(
+            .seconds(1), max(.milliseconds(10), .nanoseconds(TimeAmount(shortest).nanoseconds / 4)))
+    }
+
+    /// Starts a request's task, and counts it while it runs.
+    func start(_ exchange: Exchange, peer: ConnectionPeer) -> Task<Void, Never> {
+        metrics.streamOpened()
+        return service.start(exchange, peer: peer, onEnd: metrics.streamClosed)
+    }
+}
+
+/// A request that a connection is working on.
+struct RunningRequest {
+    let exchange: Exchange
+    let task: Task<Void, Never>
+    var pace = BodyPace()
+    var expectsContinue = false
+    /// The client has sent all of it.
+    var isReceived: Bool
+    /// When the client last took bytes of the response, or the response began.
+    var lastSent: NIODeadline
+
+    /// Ends the request because its client is gone.
+    func abandon() {
+        exchange.disconnect()
+        task.cancel()
+    }
+
+    /// Whether the client has taken nothing of what waits for it for too long.
+    func isStalled(at now: NIODeadline, limits: HTTPLimits) -> Bool {
+        exchange.gate.pendingByteCount > 0
+            && now - lastSent > TimeAmount(limits.responseStallTimeout)
+    }
+}

@@ -1,0 +1,455 @@
+import HTTPTypes
+import Hummingbird
+import Logging
+import NIOCore
+import NIOHTTP1
+
+/// Serves HTTP/1.1 on a channel: one request at a time, in order, a task for each.
+///
+/// While a request runs, what the client sends ahead waits in `waiting`, and the socket is not
+/// read. The end of the client's side cancels the running request, whose answer, if it still gives
+/// one, is sent (a client such as `nc` half-closes and waits).
+final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, ResponseCommandReceiver {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundIn = Never
+    typealias OutboundOut = HTTPServerResponsePart
+
+    let settings: ConnectionSettings
+    let peer: ConnectionPeer
+    private let mailbox: Mailbox
+    private var context: ChannelHandlerContext?
+
+    private var current: RunningRequest?
+    private var response = ResponseState()
+    private var ordinal = 0
+    private var waiting = CircularBuffer<HTTPServerRequestPart>()
+    private var waitingHeadCount = 0
+    /// Why nothing is served after the requests under way.
+    private var violation: HTTP1Rules.Violation?
+    private var upgrade: HTTP2Handler.Upgrade?
+    private var isReadWithheld = false
+    private var isInputClosed = false
+    private var isDraining = false
+    /// The last answer is out; what still comes is thrown away.
+    private var isLingering = false
+    private var idleSince = NIODeadline.now()
+    private var isFirstRequest = true
+    private var headBegan: NIODeadline?
+    private var ticker: RepeatedTask?
+
+    private struct ResponseState {
+        var keepsAlive = true
+        var version = HTTPVersion.http1_1
+        var isHeadSent = false
+    }
+
+    init(settings: ConnectionSettings, peer: ConnectionPeer, eventLoop: any EventLoop) {
+        self.settings = settings
+        self.peer = peer
+        mailbox = Mailbox(eventLoop: eventLoop)
+    }
+
+    // MARK: channel
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        mailbox.setReceiver(self)
+        settings.metrics.connectionOpened(.http1)
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        let tick = settings.tick
+        ticker = context.eventLoop.scheduleRepeatedTask(initialDelay: tick, delay: tick) { _ in
+            bound.value.look(elapsed: tick)
+        }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        end()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        end()
+        context.fireChannelInactive()
+    }
+
+    private func end() {
+        guard context != nil else { return }
+        context = nil
+        ticker?.cancel()
+        mailbox.setReceiver(nil)
+        settings.metrics.connectionClosed(.http1)
+        if let current {
+            settings.metrics.reset(.disconnect)
+            current.abandon()
+        }
+        current = nil
+        waiting = []
+    }
+
+    /// Bytes arrived in front of the parser.
+    func noteBytes() {
+        if current == nil, headBegan == nil { headBegan = .now() }
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if mayRead { context.read() } else { isReadWithheld = true }
+    }
+
+    private var mayRead: Bool {
+        guard let current, !isLingering else { return true }
+        guard !current.isReceived else { return false }
+        return (current.exchange.body?.bufferedByteCount ?? 0)
+            < settings.limits.responseBufferByteCount
+    }
+
+    private func resumeReading() {
+        guard isReadWithheld, mayRead, let context else { return }
+        isReadWithheld = false
+        context.read()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isLingering, violation == nil else { return }
+        let part = unwrapInboundIn(data)
+        guard let current, current.isReceived else { return take(part) }
+        if case .head = part {
+            waitingHeadCount += 1
+            if waitingHeadCount > settings.limits.pipelinedRequestCount {
+                violation = HTTP1Rules.Violation(
+                    "Too many requests were sent ahead", reason: .pipeline)
+                return
+            }
+        }
+        waiting.append(part)
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        switch event {
+        case is DrainEvent:
+            isDraining = true
+            if current == nil, headBegan == nil { context.close(promise: nil) }
+        case ChannelEvent.inputClosed: inputClosed(context)
+        default: context.fireUserInboundEventTriggered(event)
+        }
+    }
+
+    private func inputClosed(_ context: ChannelHandlerContext) {
+        isInputClosed = true
+        guard let current, !isLingering else { return context.close(promise: nil) }
+        response.keepsAlive = response.keepsAlive && !waiting.isEmpty
+        current.exchange.body?.fail(ConnectionClosed())
+        current.task.cancel()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard !isLingering else { return }
+        guard let error = error as? HTTPParserError else {
+            settings.logger.debug(
+                "connection ended",
+                metadata: [
+                    "error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")",
+                ])
+            return context.close(promise: nil)
+        }
+        let violation =
+            switch error {
+            case .headerOverflow:
+                HTTP1Rules.Violation(
+                    "The request's header is too large", status: .requestHeaderFieldsTooLarge,
+                    reason: .headersTooLarge)
+            case .invalidVersion:
+                HTTP1Rules.Violation(
+                    "This HTTP version is not served", status: .httpVersionNotSupported)
+            default: HTTP1Rules.Violation("The request is malformed")
+            }
+        settings.logger.debug(
+            "request refused",
+            metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
+        guard let current else { return refuse(violation) }
+        self.violation = violation
+        if !current.isReceived {
+            settings.metrics.refused(violation.reason)
+            current.exchange.body?.fail(HTTPError(.badRequest, message: violation.message))
+            response.keepsAlive = false
+        }
+    }
+
+    // MARK: requests
+
+    private func take(_ part: HTTPServerRequestPart) {
+        switch part {
+        case .head(let head): begin(head)
+        case .body(let bytes):
+            current?.pace.received(bytes.readableBytes)
+            if current?.exchange.body?.push(bytes) == false {
+                settings.metrics.refused(.bodyTooLarge)
+                response.keepsAlive = false
+            }
+        case .end:
+            if let upgrade { return switchProtocol(upgrade) }
+            current?.isReceived = true
+            current?.exchange.body?.finish()
+        }
+    }
+
+    private func begin(_ head: HTTPRequestHead) {
+        headBegan = nil
+        isFirstRequest = false
+        let judged: HTTP1Rules.Head
+        do throws(HTTP1Rules.Violation) {
+            judged = try HTTP1Rules.judge(head, isSecure: peer.isSecure, limits: settings.limits)
+            let limit = settings.bodyLimit(of: judged.request)
+            if let length = judged.contentLength, length > limit {
+                throw HTTP1Rules.Violation(
+                    "The request body is over its limit of \(limit) bytes",
+                    status: .contentTooLarge, reason: .bodyTooLarge)
+            }
+        } catch {
+            return refuse(error, isHead: head.method == .HEAD)
+        }
+        if !peer.isSecure, let payload = judged.h2cSettings(head) {
+            upgrade = HTTP2Handler.Upgrade(request: judged.request, settings: payload)
+            return
+        }
+        response = ResponseState(
+            keepsAlive: judged.keepsAlive && !judged.wantsUpgrade, version: head.version)
+        ordinal += 1
+        let exchange = makeExchange(judged)
+        let task = settings.start(exchange, peer: peer)
+        current = RunningRequest(
+            exchange: exchange, task: task, expectsContinue: judged.expectsContinue,
+            isReceived: false, lastSent: .now())
+        if isInputClosed { task.cancel() }
+    }
+
+    private func makeExchange(_ head: HTTP1Rules.Head) -> Exchange {
+        let mailbox = mailbox
+        let id = ordinal
+        let body =
+            head.hasBody
+            ? InboundBody(
+                byteLimit: settings.bodyLimit(of: head.request),
+                onFirstAsk: { mailbox.post(.bodyWanted, request: id) },
+                onConsume: { mailbox.post(.consumed($0), request: id) })
+            : nil
+        return Exchange(
+            id: id, request: head.request, body: body,
+            gate: OutboundGate(capacity: settings.limits.responseBufferByteCount), mailbox: mailbox)
+    }
+
+    private func takeWaiting() {
+        while current == nil, !isLingering, let part = waiting.popFirst() {
+            if case .head = part { waitingHeadCount -= 1 }
+            take(part)
+            // A request without the end of which is here goes on with what comes.
+            while let running = current, !running.isReceived, let part = waiting.popFirst() {
+                take(part)
+            }
+        }
+        guard current == nil, !isLingering else { return }
+        if let violation { return refuse(violation) }
+        if isInputClosed || (isDraining && headBegan == nil) { context?.close(promise: nil) }
+    }
+
+    // MARK: responses
+
+    func carryOut(_ commands: [(request: Int, command: ResponseCommand)]) {
+        for (request, command) in commands where request == ordinal && current != nil {
+            carryOut(command)
+        }
+        context?.flush()
+    }
+
+    private func carryOut(_ command: ResponseCommand) {
+        guard let context, let exchange = current?.exchange else { return }
+        switch command {
+        case .whole(let head, let body):
+            writeHead(head)
+            if body.readableBytes > 0 { write(body, exchange) }
+            finishResponse(trailers: nil, isBodyless: exchange.request.method == .head)
+        case .head(let head): writeHead(head)
+        case .body(let bytes): write(bytes, exchange)
+        case .end(let trailers): finishResponse(trailers: trailers, isBodyless: false)
+        case .abort:
+            settings.metrics.reset(.handler)
+            context.close(promise: nil)
+        case .bodyWanted:
+            guard current?.expectsContinue == true, !response.isHeadSent else { return }
+            current?.expectsContinue = false
+            let head = HTTPResponseHead(version: .http1_1, status: .continue)
+            context.writeAndFlush(wrapOutboundOut(.head(head)), promise: nil)
+        case .consumed: resumeReading()
+        case .taskEnded: break
+        }
+    }
+
+    private func writeHead(_ head: HTTPResponse) {
+        guard let context, let current else { return }
+        response.isHeadSent = true
+        self.current?.lastSent = .now()
+        // A body that the client has not sent by now is not waited for.
+        if !current.isReceived || isDraining || isInputClosed && waiting.isEmpty {
+            response.keepsAlive = false
+        }
+        var fields = HTTPHeaders()
+        for field in head.headerFields where !Self.isFraming(field.name.canonicalName) {
+            fields.add(name: field.name.rawName, value: field.value)
+        }
+        if !response.keepsAlive { fields.add(name: "connection", value: "close") }
+        context.write(
+            wrapOutboundOut(
+                .head(
+                    HTTPResponseHead(
+                        version: response.version,
+                        status: HTTPResponseStatus(
+                            statusCode: head.status.code, reasonPhrase: head.status.reasonPhrase),
+                        headers: fields))),
+            promise: nil)
+    }
+
+    private static func isFraming(_ name: String) -> Bool {
+        ["connection", "transfer-encoding", "keep-alive", "upgrade"].contains(name)
+    }
+
+    private func write(_ bytes: ByteBuffer, _ exchange: Exchange) {
+        guard let context else { return }
+        let count = bytes.readableBytes
+        if exchange.gate.pendingByteCount == count { current?.lastSent = .now() }
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.whenSuccess {
+            exchange.gate.release(count)
+            bound.value.current?.lastSent = .now()
+        }
+        context.write(wrapOutboundOut(.body(.byteBuffer(bytes))), promise: promise)
+    }
+
+    private func finishResponse(trailers: HTTPFields?, isBodyless: Bool) {
+        guard let context, let finished = current else { return }
+        // The encoder would end an answer to HEAD with a last chunk.
+        if !isBodyless {
+            let trailers = trailers.map { fields in
+                HTTPHeaders(fields.map { ($0.name.rawName, $0.value) })
+            }
+            context.write(wrapOutboundOut(.end(trailers)), promise: nil)
+        }
+        context.flush()
+        let mustClose = !response.keepsAlive || !finished.isReceived
+        current = nil
+        idleSince = .now()
+        finished.exchange.body?.fail(ConnectionClosed())
+        if mustClose {
+            let isQuiet = finished.isReceived && waiting.isEmpty && violation == nil
+            return isQuiet ? context.close(promise: nil) : linger()
+        }
+        takeWaiting()
+        resumeReading()
+    }
+
+    private func refuse(_ violation: HTTP1Rules.Violation, isHead: Bool = false) {
+        guard let context else { return }
+        settings.metrics.refused(violation.reason)
+        let (head, body) = Refusals.parts(
+            violation.status, violation.message, serverName: settings.service.serverName)
+        var fields = HTTPHeaders(head.headerFields.map { ($0.name.rawName, $0.value) })
+        fields.add(name: "connection", value: "close")
+        let status = HTTPResponseStatus(
+            statusCode: head.status.code, reasonPhrase: head.status.reasonPhrase)
+        context.write(
+            wrapOutboundOut(
+                .head(HTTPResponseHead(version: .http1_1, status: status, headers: fields))),
+            promise: nil)
+        if !isHead {
+            context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
+            context.write(wrapOutboundOut(.end(nil)), promise: nil)
+        }
+        context.flush()
+        linger()
+    }
+
+    /// Closes our side and throws away what the client still sends, for a short while: closing at
+    /// once could destroy the answer on its way (RFC 9112 §9.6).
+    private func linger() {
+        guard let context else { return }
+        isLingering = true
+        waiting = []
+        if isInputClosed { return context.close(promise: nil) }
+        if !peer.isSecure { context.close(mode: .output, promise: nil) }
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: .seconds(peer.isSecure ? 1 : 2)) {
+            bound.value.context?.close(promise: nil)
+        }
+        resumeReading()
+    }
+
+    // MARK: h2c
+
+    /// Answers 101, takes HTTP/1.1's handlers out, and lets HTTP/2 serve the request as stream 1.
+    private func switchProtocol(_ upgrade: HTTP2Handler.Upgrade) {
+        guard let context else { return }
+        self.upgrade = nil
+        let fields = HTTPHeaders([("connection", "upgrade"), ("upgrade", "h2c")])
+        let head = HTTPResponseHead(
+            version: .http1_1, status: .switchingProtocols, headers: fields)
+        context.write(wrapOutboundOut(.head(head)), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+        // Later, because the parser is in the middle of calling us.
+        let bound = NIOLoopBound((self, upgrade), eventLoop: context.eventLoop)
+        context.eventLoop.execute {
+            let (handler, upgrade) = bound.value
+            guard let context = handler.context else { return }
+            HTTPPipeline.switchToHTTP2(context, handler: handler, upgrade: upgrade)
+        }
+    }
+
+    // MARK: time
+
+    private func look(elapsed: TimeAmount) {
+        guard let context, !isLingering else { return }
+        let now = NIODeadline.now()
+        guard var request = current else { return lookAtIdleConnection(context, now: now) }
+        if request.isStalled(at: now, limits: settings.limits) {
+            settings.metrics.refused(.responseStalled)
+            settings.metrics.reset(.stalled)
+            return context.close(promise: nil)
+        }
+        guard !request.isReceived, let body = request.exchange.body else { return }
+        let isFastEnough = request.pace.elapsed(
+            elapsed, isHungry: body.isHungry, limits: settings.limits)
+        current = request
+        if !isFastEnough {
+            settings.metrics.refused(.bodyTimeout)
+            body.fail(HTTPError(.requestTimeout, message: "The request body came too slowly"))
+        }
+    }
+
+    private func lookAtIdleConnection(_ context: ChannelHandlerContext, now: NIODeadline) {
+        let headerTimeout = TimeAmount(settings.limits.headerTimeout)
+        if let headBegan {
+            guard now - headBegan > headerTimeout else { return }
+            return refuse(
+                HTTP1Rules.Violation(
+                    "The request's head came too slowly", status: .requestTimeout,
+                    reason: .headerTimeout))
+        }
+        let patience = isFirstRequest ? headerTimeout : TimeAmount(settings.limits.idleTimeout)
+        if now - idleSince > patience {
+            settings.metrics.refused(.idle)
+            context.close(promise: nil)
+        }
+    }
+}
+
+/// Stands before the parser and tells the handler behind it that bytes came.
+final class ArrivalObserver: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+    private let handler: HTTP1Handler
+
+    init(_ handler: HTTP1Handler) {
+        self.handler = handler
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        handler.noteBytes()
+        context.fireChannelRead(data)
+    }
+}

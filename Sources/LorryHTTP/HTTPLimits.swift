@@ -1,0 +1,38 @@
+/// Bounds on what one client, and all of them together, can make the server hold or wait for.
+///
+/// Every bound that is hit is counted in `lorry_http_refusals_total{reason}`.
+public struct HTTPLimits: Sendable {
+    /// Names and values of one request's header fields together, in bytes. Over it: 431.
+    public var headerByteCount = 32 * 1024
+    /// Header fields of one request. Over it: 431.
+    public var headerFieldCount = 100
+    /// The request target, in bytes. Over it: 414.
+    public var uriByteCount = 8 * 1024
+    /// Request body of a route for which `HTTPServerConfiguration.bodyLimit` says nothing, in bytes.
+    /// Over it: 413, at once when `content-length` tells, else when the bytes arrive.
+    public var bodyByteCount = 8 * 1024 * 1024
+    /// Streams that one HTTP/2 connection may have open. Over it: REFUSED_STREAM.
+    public var concurrentStreamCount = 128
+    /// Requests that an HTTP/1.1 client may send ahead of the answer it waits for. Over it: 400.
+    public var pipelinedRequestCount = 128
+    /// Open connections of all clients. Over it: 503 and close.
+    public var connectionCount = 4096
+    /// From accept to the first whole request head, TLS handshake included; also from the first
+    /// byte of a later HTTP/1.1 head to its end. Over it: 408 (once bytes came) and close.
+    public var headerTimeout: Duration = .seconds(15)
+    /// A connection without a running request is closed after this.
+    public var idleTimeout: Duration = .seconds(75)
+    /// A request body of which no byte arrives for this long, while the handler wants it: 408.
+    public var bodyIdleTimeout: Duration = .seconds(20)
+    /// Bytes per second that a request body must bring on average after its first
+    /// `bodyIdleTimeout`, not counting the time in which the server did not read. Under it: 408.
+    public var bodyByteRate = 512
+    /// A response of which the client takes no byte for this long is given up.
+    public var responseStallTimeout: Duration = .seconds(60)
+    /// Response bytes that one stream holds before its producer is suspended.
+    public var responseBufferByteCount = 64 * 1024
+    /// What floods of frames one HTTP/2 connection may send.
+    public var abuse = AbuseBudget.Allowances()
+
+    public init() {}
+}
