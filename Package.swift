@@ -84,7 +84,7 @@ targets += library(
     resources: [.copy("Fixtures")])
 targets += library("LorryMetrics", [metrics])
 targets += library(
-    "LorryRegistry", ["LorryModel", "CArchive", "CZlib", grdb, crypto, logging],
+    "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
     testDependencies: [grdb, crypto])
 targets += library(
     "LorryHTTP",

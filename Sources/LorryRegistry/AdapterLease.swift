@@ -1,0 +1,64 @@
+import Foundation
+import Synchronization
+
+/// Keeps one version's files in place, whatever happens to its name, until it is released.
+public final class AdapterLease: Sendable {
+    /// The adapter as it was when the lease was taken, with the version that the lease holds.
+    public let record: AdapterRecord
+    /// The folder with the version's files; nobody writes to it.
+    public let directory: URL
+
+    private let core: RegistryCore
+    private let isReleased = Mutex(false)
+
+    /// The caller has counted the lease already, under the lock that found the version.
+    init(record: AdapterRecord, directory: URL, core: RegistryCore) {
+        self.record = record
+        self.directory = directory
+        self.core = core
+    }
+
+    deinit { release() }
+
+    /// Harmless when repeated; letting go of the lease does the same.
+    public func release() {
+        let first = isReleased.withLock { released in
+            defer { released = true }
+            return !released
+        }
+        if first { core.release(record.version) }
+    }
+}
+
+/// A place among the uploads that may be open at once.
+final class UploadSlot: Sendable {
+    private let core: RegistryCore
+    private let freed = Mutex(false)
+
+    /// - Throws: `busy` if all are taken.
+    init(_ core: RegistryCore) throws(RegistryError) {
+        self.core = core
+        let maxCount = core.configuration.maxOpenUploads
+        let taken = core.openUploadCount.withLock { count in
+            guard count < maxCount else { return false }
+            count += 1
+            return true
+        }
+        guard taken else {
+            freed.withLock { $0 = true }
+            throw RegistryError(.busy, "\(maxCount) uploads are under way already; try again later")
+        }
+    }
+
+    deinit { free() }
+
+    var isFreed: Bool { freed.withLock { $0 } }
+
+    func free() {
+        let first = freed.withLock { free in
+            defer { free = true }
+            return !free
+        }
+        if first { core.openUploadCount.withLock { $0 -= 1 } }
+    }
+}

@@ -1,0 +1,145 @@
+import Foundation
+import LorryModel
+
+/// Names an immutable adapter version by the SHA-256 of its canonical content, 64 hex digits;
+/// coded as that string.
+public struct AdapterVersionID: Hashable, Sendable, Codable, CustomStringConvertible {
+    public let digest: String
+
+    /// - Throws: `RegistryError` of kind `invalid` if it is not 64 lower-case hex digits.
+    public init(_ digest: String) throws(RegistryError) {
+        guard digest.utf8.count == 64, digest.utf8.allSatisfy(isHexDigit) else {
+            throw RegistryError(.invalid, "\(quoted(digest)) is not a version's digest")
+        }
+        self.digest = digest
+    }
+
+    init(checked digest: String) { self.digest = digest }
+
+    public init(from decoder: any Decoder) throws {
+        try self.init(decoder.singleValueContainer().decode(String.self))
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(digest)
+    }
+
+    public var description: String { digest }
+}
+
+/// What an adapter's name stands for right now.
+public enum AdapterState: String, Sendable, Codable, CaseIterable {
+    case ready
+    /// Ready and in memory. The registry never says so: whoever knows the engine does.
+    case resident
+    case disabled
+    /// Files of the current version are missing or altered; it is not served.
+    case damaged
+}
+
+/// An adapter as the admin API shows it: a name and its current version.
+public struct AdapterRecord: Sendable, Codable, Equatable {
+    public let name: String
+    public let version: AdapterVersionID
+    public let method: String
+    public let rank: Int
+    public let targets: [String]
+    /// Bytes in memory once resident.
+    public let byteCount: Int
+    public let parameterCount: Int
+    /// Bytes of its files in the store.
+    public let storedByteCount: Int
+    public let tenant: String
+    /// When this version was first registered under this name.
+    public let created: Date
+    public var state: AdapterState
+    public let pinned: Bool
+
+    public var key: AdapterKey { AdapterKey(name: name, tenant: tenant) }
+}
+
+/// One version that a name stands for or stood for.
+public struct AdapterVersion: Sendable, Codable, Equatable {
+    public let version: AdapterVersionID
+    public let method: String
+    public let rank: Int
+    public let targets: [String]
+    public let byteCount: Int
+    public let storedByteCount: Int
+    /// When it was first registered under this name.
+    public let created: Date
+    public let current: Bool
+    public let damaged: Bool
+}
+
+/// A file of a stored version with the SHA-256 of its bytes.
+public struct StoredFile: Sendable, Codable, Equatable {
+    public let name: String
+    public let byteCount: Int
+    public let sha256: String
+}
+
+/// A row of `versions`.
+package struct StoredVersion: Sendable, Equatable {
+    package let id: AdapterVersionID
+    package let description: AdapterDescription
+    package let files: [StoredFile]
+    package let created: Date
+
+    var storedByteCount: Int { files.reduce(0) { $0 + $1.byteCount } }
+}
+
+/// One entry of the append-only audit log.
+public struct RegistryEvent: Sendable, Codable, Equatable {
+    public enum Action: String, Sendable, Codable, CaseIterable {
+        case add, remove, pin, unpin, disable, enable, rollback, damage
+    }
+
+    /// Rises by one per event, without gaps; a reader of the live stream sees by it that it missed some.
+    public let id: Int64
+    public let time: Date
+    public let actor: String
+    public let tenant: String
+    public let action: Action
+    public let name: String
+    public let version: AdapterVersionID?
+    public let detail: String
+}
+
+/// `If-Match` and `If-None-Match` (RFC 9110 §13.1) with version digests as entity tags.
+public struct Precondition: Sendable, Equatable {
+    public enum Tags: Sendable, Equatable {
+        /// `*`
+        case any
+        case versions(Set<String>)
+
+        func contains(_ version: AdapterVersionID) -> Bool {
+            switch self {
+            case .any: true
+            case .versions(let digests): digests.contains(version.digest)
+            }
+        }
+    }
+
+    public static let none = Precondition()
+
+    public var ifMatch: Tags?
+    public var ifNoneMatch: Tags?
+
+    public init(ifMatch: Tags? = nil, ifNoneMatch: Tags? = nil) {
+        self.ifMatch = ifMatch
+        self.ifNoneMatch = ifNoneMatch
+    }
+
+    func check(_ current: AdapterVersionID?, of key: AdapterKey) throws(RegistryError) {
+        let found = current.map { "its version is \($0.digest)" } ?? "there is no such adapter"
+        if let ifMatch, !(current.map(ifMatch.contains) ?? false) {
+            throw RegistryError(.preconditionFailed, "If-Match does not hold for \(key): \(found)")
+        }
+        if let ifNoneMatch, let current, ifNoneMatch.contains(current) {
+            throw RegistryError(
+                .preconditionFailed, "If-None-Match does not hold for \(key): \(found)")
+        }
+    }
+}

@@ -1,0 +1,322 @@
+import Foundation
+import GRDB
+import LorryModel
+
+/// The rows behind `RegistryContents`, in SQLite with a write-ahead log synced at every commit.
+final class RegistryDatabase: Sendable {
+    /// "Lory": tells a registry from any other SQLite file.
+    static let applicationID = 0x4C6F_7279
+
+    private let pool: DatabasePool
+    private let path: String
+
+    /// Opens or creates the database and brings its schema up to date.
+    /// - Throws: `damaged` if it is no intact registry, `unsupported` if a newer Lorry wrote it.
+    init(path: String) throws {
+        self.path = path
+        var configuration = Configuration()
+        configuration.label = "lorry.registry.database"
+        configuration.maximumReaderCount = 2
+        do {
+            pool = try DatabasePool(path: path, configuration: configuration)
+            try pool.writeWithoutTransaction { db in
+                // GRDB chooses NORMAL, which may lose the last commits when the power fails.
+                try db.execute(sql: "PRAGMA synchronous = FULL")
+                try Self.checkOrigin(db, path)
+                let result = try String.fetchOne(db, sql: "PRAGMA quick_check(1)")
+                guard result == "ok" else { throw Self.damaged(path, result ?? "no answer") }
+            }
+            let migrator = RegistrySchema.migrator
+            guard try !pool.read(migrator.hasBeenSuperseded) else {
+                throw RegistryError(
+                    .unsupported, "the registry database \(path) was written by a newer Lorry")
+            }
+            try migrator.migrate(pool)
+        } catch {
+            throw Self.translated(error, path)
+        }
+    }
+
+    func close() { try? pool.close() }
+
+    func load() throws -> RegistryContents {
+        do {
+            return try pool.read { db in
+                let versions = try Row.fetchAll(db, sql: "SELECT * FROM versions").map(Self.version)
+                var histories: [AdapterKey: [NameEntry.Past]] = [:]
+                let rows = try Row.fetchAll(db, sql: "SELECT * FROM history ORDER BY position")
+                for row in rows {
+                    histories[try Self.key(row), default: []].append(
+                        NameEntry.Past(
+                            version: try AdapterVersionID(row.value(of: "version")),
+                            created: Self.date(try row.value(of: "created"))))
+                }
+                let names = try Row.fetchAll(db, sql: "SELECT * FROM names").map { row in
+                    let key = try Self.key(row)
+                    guard
+                        let entry = NameEntry(
+                            key: key, isDisabled: try row.value(of: "disabled"),
+                            isPinned: try row.value(of: "pinned"),
+                            history: histories[key] ?? [])
+                    else { throw Self.damaged(path, "\(key) has no version") }
+                    return entry
+                }
+                return RegistryContents(names: names, versions: versions)
+            }
+        } catch {
+            throw Self.translated(error, path)
+        }
+    }
+
+    /// Writes all changes in one transaction; they are on disk when this returns.
+    func commit(_ changes: [RegistryChange]) throws -> [RegistryEvent] {
+        do {
+            return try pool.write { db in
+                let events = try changes.map { try Self.write($0, db) }
+                for version in Set(changes.flatMap(\.released)) {
+                    try db.execute(
+                        sql: """
+                            DELETE FROM versions WHERE digest = :version
+                            AND NOT EXISTS (SELECT 1 FROM history WHERE version = :version)
+                            """, arguments: ["version": version.digest])
+                }
+                return events
+            }
+        } catch {
+            throw Self.translated(error, path)
+        }
+    }
+
+    func events(_ query: EventQuery) async throws -> [RegistryEvent] {
+        do {
+            return try await pool.read { db in
+                try Row.fetchAll(
+                    db,
+                    sql: """
+                        SELECT * FROM events WHERE id > :after AND id < :before
+                        AND (:tenant IS NULL OR tenant = :tenant)
+                        ORDER BY id \(query.newestFirst ? "DESC" : "ASC") LIMIT :limit
+                        """,
+                    arguments: [
+                        "after": query.after, "before": query.before ?? .max,
+                        "tenant": query.tenant, "limit": max(0, query.limit),
+                    ]
+                ).map(Self.event)
+            }
+        } catch {
+            throw Self.translated(error, path)
+        }
+    }
+
+    private static func write(_ change: RegistryChange, _ db: Database) throws -> RegistryEvent {
+        if let stored = change.stored { try write(stored, db) }
+        let (tenant, name) = (change.key.tenant, change.key.name)
+        try db.execute(
+            sql: "DELETE FROM history WHERE tenant = ? AND name = ?", arguments: [tenant, name])
+        if let entry = change.after {
+            try db.execute(
+                sql: """
+                    INSERT INTO names (tenant, name, version, disabled, pinned)
+                    VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version,
+                    disabled = excluded.disabled, pinned = excluded.pinned
+                    """,
+                arguments: [
+                    tenant, name, entry.current.version.digest, entry.isDisabled, entry.isPinned,
+                ])
+            for (position, past) in entry.history.enumerated() {
+                try db.execute(
+                    sql: """
+                        INSERT INTO history (tenant, name, position, version, created)
+                        VALUES (?, ?, ?, ?, ?)
+                        """,
+                    arguments: [
+                        tenant, name, position, past.version.digest, milliseconds(past.created),
+                    ])
+            }
+        } else {
+            try db.execute(
+                sql: "DELETE FROM names WHERE tenant = ? AND name = ?", arguments: [tenant, name])
+        }
+        return try write(change.audit, change.key, db)
+    }
+
+    private static func write(_ version: StoredVersion, _ db: Database) throws {
+        let about = version.description
+        let files = String(decoding: try JSONEncoder().encode(version.files), as: UTF8.self)
+        let targets = String(decoding: try JSONEncoder().encode(about.targets), as: UTF8.self)
+        try db.execute(
+            sql: """
+                INSERT INTO versions
+                (digest, method, rank, targets, byteCount, parameterCount, files, created)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT DO UPDATE SET files = excluded.files
+                """,
+            arguments: [
+                version.id.digest, about.method, about.rank, targets, about.byteCount,
+                about.parameterCount, files, milliseconds(version.created),
+            ])
+    }
+
+    private static func write(
+        _ audit: RegistryChange.Audit, _ key: AdapterKey, _ db: Database
+    ) throws -> RegistryEvent {
+        let time = now()
+        try db.execute(
+            sql: """
+                INSERT INTO events (time, actor, tenant, action, name, version, detail)
+                VALUES (?, ?, ?, ?, ?, ?, ?)
+                """,
+            arguments: [
+                milliseconds(time), audit.actor, key.tenant, audit.action.rawValue, key.name,
+                audit.version?.digest, audit.detail,
+            ])
+        return RegistryEvent(
+            id: db.lastInsertedRowID, time: time, actor: audit.actor, tenant: key.tenant,
+            action: audit.action, name: key.name, version: audit.version, detail: audit.detail)
+    }
+}
+
+/// Reading rows back, and what errors mean.
+extension RegistryDatabase {
+    /// The present in whole milliseconds, as it comes back from the database.
+    static func now() -> Date { date(milliseconds(Date())) }
+
+    private static func milliseconds(_ date: Date) -> Int64 {
+        Int64((date.timeIntervalSince1970 * 1000).rounded())
+    }
+
+    private static func date(_ milliseconds: Int64) -> Date {
+        Date(timeIntervalSince1970: Double(milliseconds) / 1000)
+    }
+
+    private static func key(_ row: Row) throws -> AdapterKey {
+        AdapterKey(name: try row.value(of: "name"), tenant: try row.value(of: "tenant"))
+    }
+
+    private static func version(_ row: Row) throws -> StoredVersion {
+        let targets: String = try row.value(of: "targets")
+        let files: String = try row.value(of: "files")
+        let decoder = JSONDecoder()
+        return StoredVersion(
+            id: try AdapterVersionID(row.value(of: "digest")),
+            description: AdapterDescription(
+                method: try row.value(of: "method"), rank: try row.value(of: "rank"),
+                targets: try decoder.decode([String].self, from: Data(targets.utf8)),
+                byteCount: try row.value(of: "byteCount"),
+                parameterCount: try row.value(of: "parameterCount")),
+            files: try decoder.decode([StoredFile].self, from: Data(files.utf8)),
+            created: date(try row.value(of: "created")))
+    }
+
+    private static func event(_ row: Row) throws -> RegistryEvent {
+        let name: String = try row.value(of: "action")
+        guard let action = RegistryEvent.Action(rawValue: name) else {
+            throw RegistryError(.damaged, "the audit log holds the unknown action \(quoted(name))")
+        }
+        return RegistryEvent(
+            id: try row.value(of: "id"), time: date(try row.value(of: "time")),
+            actor: try row.value(of: "actor"), tenant: try row.value(of: "tenant"),
+            action: action, name: try row.value(of: "name"),
+            version: row["version"] == nil ? nil : try AdapterVersionID(row.value(of: "version")),
+            detail: try row.value(of: "detail"))
+    }
+
+    private static func checkOrigin(_ db: Database, _ path: String) throws {
+        let id = try Int.fetchOne(db, sql: "PRAGMA application_id")
+        let tableCount = try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_master")
+        guard id == applicationID || (id == 0 && tableCount == 0) else {
+            throw RegistryError(.damaged, "\(path) is not a registry of Lorry")
+        }
+    }
+
+    private static func damaged(_ path: String, _ reason: String) -> RegistryError {
+        RegistryError(
+            .damaged,
+            "the registry database \(path) is damaged (\(reason)); put back a backup of the state "
+                + "directory, or move the whole directory away and register the adapters again")
+    }
+
+    private static func translated(_ error: any Error, _ path: String) -> RegistryError {
+        if let known = error as? RegistryError { return known }
+        guard let error = error as? DatabaseError else {
+            return damaged(path, String(describing: error))
+        }
+        let reason = error.message ?? "SQLite error \(error.resultCode.rawValue)"
+        return switch error.resultCode {
+        case .SQLITE_CORRUPT, .SQLITE_NOTADB: damaged(path, reason)
+        default: RegistryError(.storage, "the registry database \(path) failed: \(reason)")
+        }
+    }
+}
+
+extension Row {
+    /// A column's value; an error rather than a trap when a damaged database holds something else.
+    fileprivate func value<Value: DatabaseValueConvertible>(of column: String) throws -> Value {
+        guard hasColumn(column), let value = Value.fromDatabaseValue(self[column]) else {
+            throw DatabaseError(
+                resultCode: .SQLITE_CORRUPT, message: "column \(column) holds a wrong value")
+        }
+        return value
+    }
+}
+
+/// The schema as a chain of migrations; a released one never changes.
+enum RegistrySchema {
+    static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1 names, versions, history, events") { db in
+            try db.execute(sql: first)
+            try db.execute(sql: "PRAGMA application_id = \(RegistryDatabase.applicationID)")
+        }
+        return migrator
+    }
+
+    /// Times are milliseconds since 1970. `history.position` rises in the order in which versions
+    /// were last put into service; the last one is `names.version`.
+    private static let first = """
+        CREATE TABLE versions (
+            digest TEXT PRIMARY KEY CHECK (length(digest) = 64),
+            method TEXT NOT NULL,
+            rank INTEGER NOT NULL,
+            targets TEXT NOT NULL,
+            byteCount INTEGER NOT NULL,
+            parameterCount INTEGER NOT NULL,
+            files TEXT NOT NULL,
+            created INTEGER NOT NULL
+        ) STRICT;
+        CREATE TABLE names (
+            tenant TEXT NOT NULL,
+            name TEXT NOT NULL,
+            version TEXT NOT NULL REFERENCES versions (digest),
+            disabled INTEGER NOT NULL,
+            pinned INTEGER NOT NULL,
+            PRIMARY KEY (tenant, name)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE history (
+            tenant TEXT NOT NULL,
+            name TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            version TEXT NOT NULL REFERENCES versions (digest),
+            created INTEGER NOT NULL,
+            PRIMARY KEY (tenant, name, position),
+            UNIQUE (tenant, name, version),
+            FOREIGN KEY (tenant, name) REFERENCES names (tenant, name)
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX historyByVersion ON history (version);
+        CREATE INDEX namesByVersion ON names (version);
+        CREATE TABLE events (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            time INTEGER NOT NULL,
+            actor TEXT NOT NULL,
+            tenant TEXT NOT NULL,
+            action TEXT NOT NULL,
+            name TEXT NOT NULL,
+            version TEXT,
+            detail TEXT NOT NULL
+        ) STRICT;
+        CREATE TRIGGER eventsAreNotChanged BEFORE UPDATE ON events
+            BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+        CREATE TRIGGER eventsAreNotRemoved BEFORE DELETE ON events
+            BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+        """
+}

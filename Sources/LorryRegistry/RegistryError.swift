@@ -1,0 +1,53 @@
+import Foundation
+
+/// Why the registry refused or failed; the message names the file, adapter or folder concerned.
+public struct RegistryError: Error, Sendable, Equatable, CustomStringConvertible {
+    public enum Kind: String, Sendable, CaseIterable {
+        /// The content, a name or an argument breaks a rule.
+        case invalid
+        /// Well formed, but of a kind that Lorry does not serve.
+        case unsupported
+        /// Over a limit on size, count or expansion.
+        case tooLarge
+        case notFound
+        /// The adapter exists but an operator has switched it off.
+        case disabled
+        /// The stored files no longer are what was acknowledged.
+        case damaged
+        /// The request contradicts the present state, such as rolling back a first version.
+        case conflict
+        /// An `If-Match` or `If-None-Match` does not hold.
+        case preconditionFailed
+        /// The disk or the database failed.
+        case storage
+        /// Too much under way, or the state directory belongs to another process.
+        case busy
+    }
+
+    public let kind: Kind
+    public let message: String
+
+    public init(_ kind: Kind, _ message: String) {
+        self.kind = kind
+        self.message = message
+    }
+
+    public var description: String { message }
+
+    /// Passes a registry error through and takes anything else for a failure of storage.
+    static func wrapping(_ error: any Error) -> RegistryError {
+        if let known = error as? RegistryError { return known }
+        return RegistryError(.storage, String(describing: error))
+    }
+}
+
+/// A name from outside made safe to show: control and non-ASCII bytes are escaped, length is cut.
+func quoted(_ name: String) -> String {
+    var shown = ""
+    for scalar in name.unicodeScalars.prefix(120) {
+        shown +=
+            scalar.value < 0x20 || scalar.value >= 0x7F
+            ? scalar.escaped(asASCII: true) : "\(scalar)"
+    }
+    return "'\(shown)\(name.unicodeScalars.count > 120 ? "…" : "")'"
+}

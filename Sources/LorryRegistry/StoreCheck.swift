@@ -1,0 +1,71 @@
+import Crypto
+import Dispatch
+import Foundation
+
+/// A version whose files are not what was stored.
+public struct DamagedVersion: Sendable, Equatable {
+    public let version: AdapterVersionID
+    /// The names that have it, current or not.
+    public let names: [AdapterKey]
+    public let problem: String
+}
+
+extension AdapterRegistry {
+    /// Reads and hashes every stored file; versions that fail are marked and no longer served.
+    /// - Parameter progress: called after each version with versions done and their total.
+    /// - Throws: `storage` if the audit entry cannot be written.
+    public func check(
+        actor: String,
+        progress: @escaping @Sendable (_ done: Int, _ total: Int) -> Void = { _, _ in }
+    ) async throws(RegistryError) -> [DamagedVersion] {
+        let stored = core.withContents { contents in
+            for version in contents.versions.keys { contents.hold(version) }
+            return contents.versions.values.sorted { $0.id.digest < $1.id.digest }
+        }
+        defer { for version in stored { core.release(version.id) } }
+        let problems = await withCheckedContinuation { continuation in
+            DispatchQueue.global().async { [core] in
+                var problems: [(AdapterVersionID, String)] = []
+                for (index, version) in stored.enumerated() {
+                    if let problem = core.contentProblem(version) {
+                        problems.append((version.id, problem))
+                    }
+                    progress(index + 1, stored.count)
+                }
+                continuation.resume(returning: problems)
+            }
+        }
+        var damaged: [DamagedVersion] = []
+        for (version, problem) in problems {
+            try await writer.markDamaged(version, problem: problem, actor: actor)
+            let names = core.withContents { contents in
+                contents.names.values.filter { $0.contains(version) }.map(\.key).sorted()
+            }
+            damaged.append(DamagedVersion(version: version, names: names, problem: problem))
+        }
+        return damaged
+    }
+}
+
+extension RegistryCore {
+    /// What is wrong with a version's files by their content; nil if nothing.
+    fileprivate func contentProblem(_ version: StoredVersion) -> String? {
+        let folder = state.storeFolder(of: version.id)
+        do {
+            if let problem = try sizeProblem(version.files, in: folder) { return problem }
+            for stored in version.files {
+                let file = try files.openFile(folder + "/" + stored.name)
+                var hash = SHA256()
+                while let bytes = try file.read() {
+                    bytes.withUnsafeBytes { hash.update(bufferPointer: $0) }
+                }
+                guard ContentDigest.hex(hash.finalize()) == stored.sha256 else {
+                    return "\(stored.name) has other bytes than were stored"
+                }
+            }
+            return nil
+        } catch {
+            return String(describing: error)
+        }
+    }
+}
