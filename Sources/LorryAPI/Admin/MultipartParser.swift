@@ -2,16 +2,16 @@
 ///
 /// Pushed chunks may be split anywhere. Only one part's header and less than a delimiter's length
 /// of its content are ever held.
-struct MultipartParser {
-    enum Event: Equatable {
+package struct MultipartParser {
+    package enum Event: Equatable {
         /// A part begins; `fileName` is its `filename` parameter where it has one.
         case part(name: String, fileName: String?)
         case content([UInt8])
         case partEnd
     }
 
-    struct Failure: Error, CustomStringConvertible, Equatable {
-        let description: String
+    package struct Failure: Error, CustomStringConvertible, Equatable {
+        package let description: String
     }
 
     private enum State {
@@ -32,7 +32,7 @@ struct MultipartParser {
     private var pending: [UInt8]
 
     /// - Parameter contentType: the request's, with its `boundary`.
-    init(contentType: String) throws(Failure) {
+    package init(contentType: String) throws(Failure) {
         let boundary = HeaderParameters(contentType)["boundary"] ?? ""
         guard (1...70).contains(boundary.utf8.count) else {
             throw Failure(description: "the multipart content type has no valid boundary")
@@ -45,7 +45,7 @@ struct MultipartParser {
     var isComplete: Bool { if case .epilogue = state { true } else { false } }
 
     /// Takes the next bytes of the body and returns what they make certain.
-    mutating func push(_ bytes: some Sequence<UInt8>) throws(Failure) -> [Event] {
+    package mutating func push(_ bytes: some Sequence<UInt8>) throws(Failure) -> [Event] {
         if isComplete { return [] }
         pending.append(contentsOf: bytes)
         var events: [Event] = []
@@ -54,7 +54,7 @@ struct MultipartParser {
     }
 
     /// - Throws: where the body ended before its closing delimiter.
-    func finish() throws(Failure) {
+    package func finish() throws(Failure) {
         guard isComplete else {
             throw Failure(description: "the multipart body ends before its closing delimiter")
         }
@@ -180,12 +180,12 @@ struct MultipartParser {
 }
 
 /// A header value and its parameters: `form-data; name="a"; filename="b"`.
-struct HeaderParameters {
+package struct HeaderParameters {
     /// In lower case.
-    let value: String
+    package let value: String
     private var parameters: [String: String] = [:]
 
-    init(_ text: String) {
+    package init(_ text: String) {
         var rest = text[...]
         value = rest.prefix { $0 != ";" }.trimmingSpaces.lowercased()
         rest = rest.drop { $0 != ";" }
@@ -209,7 +209,7 @@ struct HeaderParameters {
         }
     }
 
-    subscript(name: String) -> String? { parameters[name] }
+    package subscript(name: String) -> String? { parameters[name] }
 
     /// Browsers escape a quotation mark in a file name as `%22`; others by a backslash.
     private static func quoted(_ text: Substring) -> (String, Substring) {
