@@ -48,6 +48,7 @@ let lifecycle: Target.Dependency = .product(
     name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metrics")
+let coreMetrics: Target.Dependency = .product(name: "CoreMetrics", package: "swift-metrics")
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let grdb: Target.Dependency = .product(name: "GRDB", package: "GRDB.swift")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
@@ -82,7 +83,7 @@ targets += library("LorryEngine", ["LorryModel", "LorryTensor", logging])
 targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
-targets += library("LorryMetrics", [metrics])
+targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(
     "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
     testDependencies: [grdb, crypto])
