@@ -96,10 +96,11 @@ targets += library(
         "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel", "LorryMetrics",
         hummingbird, httpTypes, logging, metrics, crypto, yams,
         .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
     ],
     testDependencies: [
-        hummingbird, .product(name: "HummingbirdTesting", package: "hummingbird"), httpTypes,
-        logging,
+        "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel", "LorryMetrics",
+        hummingbird, httpTypes, logging, .product(name: "NIOCore", package: "swift-nio"),
     ])
 
 let package = Package(

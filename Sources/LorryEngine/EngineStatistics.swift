@@ -9,6 +9,16 @@ public struct EngineStatistics: Sendable, Equatable {
         /// Sequences that use it.
         public let leaseCount: Int
         public let isPinned: Bool
+
+        package init(
+            id: AdapterVersionID, name: String, byteCount: Int, leaseCount: Int, isPinned: Bool
+        ) {
+            self.id = id
+            self.name = name
+            self.byteCount = byteCount
+            self.leaseCount = leaseCount
+            self.isPinned = isPinned
+        }
     }
 
     public var runningCount = 0
@@ -53,6 +63,18 @@ public struct StepObservation: Sendable {
     public let plan: Duration
     public let run: Duration
     public let commit: Duration
+
+    package init(
+        promptTokenCount: Int, decodeTokenCount: Int, adapterCount: Int, plan: Duration,
+        run: Duration, commit: Duration
+    ) {
+        self.promptTokenCount = promptTokenCount
+        self.decodeTokenCount = decodeTokenCount
+        self.adapterCount = adapterCount
+        self.plan = plan
+        self.run = run
+        self.commit = commit
+    }
 }
 
 /// One generated token of one sequence.
@@ -61,6 +83,12 @@ public struct TokenObservation: Sendable {
     /// Since the request was submitted, for the first token; since the last token, for others.
     public let latency: Duration
     public let isFirst: Bool
+
+    package init(adapter: String?, latency: Duration, isFirst: Bool) {
+        self.adapter = adapter
+        self.latency = latency
+        self.isFirst = isFirst
+    }
 }
 
 /// A request's end.
@@ -76,4 +104,17 @@ public struct FinishObservation: Sendable {
     public let completionTokenCount: Int
     public let timings: GenerationTimings
     public let total: Duration
+
+    package init(
+        id: String, adapter: String?, outcome: Outcome, promptTokenCount: Int,
+        completionTokenCount: Int, timings: GenerationTimings, total: Duration
+    ) {
+        self.id = id
+        self.adapter = adapter
+        self.outcome = outcome
+        self.promptTokenCount = promptTokenCount
+        self.completionTokenCount = completionTokenCount
+        self.timings = timings
+        self.total = total
+    }
 }

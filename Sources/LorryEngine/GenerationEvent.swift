@@ -13,6 +13,11 @@ public struct GeneratedToken: Sendable, Equatable {
     public let id: Int32
     /// Present where the request asked for log-probabilities.
     public let logprobs: TokenLogprobs?
+
+    package init(id: Int32, logprobs: TokenLogprobs?) {
+        self.id = id
+        self.logprobs = logprobs
+    }
 }
 
 /// Natural logarithms of probabilities under the model's own distribution (before temperature,
@@ -21,6 +26,11 @@ public struct TokenLogprobs: Sendable, Equatable {
     public struct Alternative: Sendable, Equatable {
         public let id: Int32
         public let logprob: Float
+
+        package init(id: Int32, logprob: Float) {
+            self.id = id
+            self.logprob = logprob
+        }
     }
     /// Of the token that is there.
     public let logprob: Float
@@ -28,6 +38,12 @@ public struct TokenLogprobs: Sendable, Equatable {
     public let rank: Int
     /// The most probable tokens, most probable first.
     public let top: [Alternative]
+
+    package init(logprob: Float, rank: Int, top: [Alternative]) {
+        self.logprob = logprob
+        self.rank = rank
+        self.top = top
+    }
 }
 
 public enum FinishReason: Sendable, Equatable {
@@ -46,6 +62,17 @@ public struct GenerationSummary: Sendable, Equatable {
     /// Prompt tokens whose keys and values came from the prefix cache.
     public let cachedTokenCount: Int
     public let timings: GenerationTimings
+
+    package init(
+        reason: FinishReason, promptTokenCount: Int, completionTokenCount: Int,
+        cachedTokenCount: Int, timings: GenerationTimings
+    ) {
+        self.reason = reason
+        self.promptTokenCount = promptTokenCount
+        self.completionTokenCount = completionTokenCount
+        self.cachedTokenCount = cachedTokenCount
+        self.timings = timings
+    }
 }
 
 /// Where a request's time went.

@@ -1,0 +1,68 @@
+import Foundation
+import LorryEngine
+import LorryModel
+import LorryRegistry
+import LorryText
+import Logging
+
+/// What clients are told of the base model.
+public struct ModelCard: Sendable {
+    /// What clients call it.
+    public let name: String
+    public let created: Date
+
+    public init(name: String, created: Date = .now) {
+        self.name = name
+        self.created = created
+    }
+}
+
+/// Everything that the routes work on, made by the executable.
+public struct APIServices: Sendable {
+    public let card: ModelCard
+    public let version: String
+    public let engine: any GenerationService
+    public let registry: AdapterRegistry
+    /// Compiles an adapter's files for the engine.
+    public let loadAdapter: @Sendable (URL) throws -> AdapterProgram
+    public let text: TextCodec
+    /// Nil where no keys are configured: then everyone may do everything.
+    public let keys: APIKeys?
+    public let metrics: ServerMetrics
+    public let readiness: Readiness
+    public var limits = APILimits()
+    /// Folders below which `{"path": …}` and vLLM's `lora_path` may point.
+    public var allowedRoots: [URL] = []
+
+    let adapterTexts: AdapterTextCache
+    let usage = KeyUsage()
+
+    /// - Parameter tokenizerFile: the base model's tokenizer.json, to recognise unchanged copies
+    ///   that adapters bring along.
+    public init(
+        card: ModelCard, version: String, engine: any GenerationService,
+        registry: AdapterRegistry, text: TextCodec, tokenizerFile: URL?, keys: APIKeys?,
+        metrics: ServerMetrics, readiness: Readiness,
+        loadAdapter: @escaping @Sendable (URL) throws -> AdapterProgram
+    ) {
+        self.card = card
+        self.version = version
+        self.engine = engine
+        self.registry = registry
+        self.text = text
+        self.keys = keys
+        self.metrics = metrics
+        self.readiness = readiness
+        self.loadAdapter = loadAdapter
+        adapterTexts = AdapterTextCache(base: text, baseTokenizerFile: tokenizerFile)
+    }
+}
+
+public struct APILimits: Sendable {
+    /// JSON bodies, in bytes. Over it: 413.
+    public var jsonByteCount = 8 << 20
+    /// Uploaded adapters, in bytes. Over it: 413.
+    public var uploadByteCount = 4 << 30
+
+    public init() {}
+}

@@ -1,0 +1,86 @@
+import LorryEngine
+import LorryRegistry
+
+/// Changes of the registry with what they mean for the engine: pinned versions are brought into
+/// memory, versions that no name leads to any more may leave it.
+struct AdapterChanges: Sendable {
+    let services: APIServices
+    let tenant: String
+    /// Who the audit log names.
+    let actor: String
+
+    init(_ services: APIServices, for principal: Principal) {
+        self.services = services
+        tenant = principal.tenant
+        actor = principal.tenant
+    }
+
+    private var registry: AdapterRegistry { services.registry }
+
+    func add(
+        name: String, from upload: AdapterUpload, expecting: Precondition
+    ) async throws(RegistryError) -> AddOutcome {
+        let before = try? registry.record(name: name, tenant: tenant)
+        let outcome = try await registry.add(
+            name: name, tenant: tenant, from: upload, expecting: expecting, actor: actor)
+        follow(from: before, to: outcome.record)
+        return outcome
+    }
+
+    func remove(
+        name: String, expecting: Precondition
+    ) async throws(RegistryError) -> AdapterRecord {
+        let record = try await registry.remove(
+            name: name, tenant: tenant, expecting: expecting, actor: actor)
+        follow(from: record, to: nil)
+        return record
+    }
+
+    func rollBack(
+        name: String, to version: String?, expecting: Precondition
+    ) async throws(RegistryError) -> AdapterRecord {
+        let before = try? registry.record(name: name, tenant: tenant)
+        let record = try await registry.rollback(
+            name: name, tenant: tenant, to: version, expecting: expecting, actor: actor)
+        follow(from: before, to: record)
+        return record
+    }
+
+    enum Switch: String, CaseIterable {
+        case pin, unpin, disable, enable
+    }
+
+    func apply(_ change: Switch, name: String) async throws(RegistryError) -> AdapterRecord {
+        let record =
+            switch change {
+            case .pin: try await registry.pin(name: name, tenant: tenant, actor: actor)
+            case .unpin: try await registry.unpin(name: name, tenant: tenant, actor: actor)
+            case .disable: try await registry.disable(name: name, tenant: tenant, actor: actor)
+            case .enable: try await registry.enable(name: name, tenant: tenant, actor: actor)
+            }
+        switch change {
+        case .disable: services.engine.forget(id(of: record))
+        default: follow(from: nil, to: record)
+        }
+        return record
+    }
+
+    private func id(of record: AdapterRecord) -> LorryEngine.AdapterVersionID {
+        LorryEngine.AdapterVersionID(record.version.digest)
+    }
+
+    private func follow(from before: AdapterRecord?, to after: AdapterRecord?) {
+        if let before, before.version != after?.version {
+            services.engine.setPinned(id(of: before), false)
+            services.engine.forget(id(of: before))
+        }
+        guard let after else { return }
+        if after.pinned, after.state == .ready {
+            let reference = "\(after.name)@\(after.version.digest)"
+            // Where a change that came since has removed it, there is nothing to bring in.
+            guard let lease = try? registry.acquire(reference, tenant: tenant) else { return }
+            services.engine.preload(services.reference(to: lease))
+        }
+        services.engine.setPinned(id(of: after), after.pinned)
+    }
+}

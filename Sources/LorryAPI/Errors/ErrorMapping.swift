@@ -1,0 +1,87 @@
+import HTTPTypes
+import Hummingbird
+import LorryEngine
+import LorryModel
+import LorryRegistry
+import LorryText
+import NIOCore
+
+// The one place where errors of the other targets become HTTP statuses.
+
+extension APIError {
+    init(_ error: EngineError) {
+        switch error {
+        case .queueFull(let retryAfter):
+            let seconds = max(1, Int((retryAfter / .seconds(1)).rounded(.up)))
+            self.init(
+                .tooManyRequests, "The queue is full; try again in \(seconds) s.",
+                headers: [.retryAfter: "\(seconds)"])
+        case .promptTooLong(let tokenCount, let limit):
+            self = .promptTooLong(tokenCount: tokenCount, limit: limit, parameter: "prompt")
+        case .exceedsMemory(let required, let budget):
+            self.init(
+                .badRequest,
+                "The request needs \(required) bytes for keys and values, more than the memory "
+                    + "budget of \(budget) bytes holds.")
+        case .invalidToken(let id, let vocabularySize):
+            self.init(
+                .badRequest,
+                "Token id \(id) is outside the vocabulary of \(vocabularySize) tokens.",
+                parameter: "prompt")
+        case .adapterLoadFailed(let name, let reason):
+            self.init(.internalServerError, "The adapter '\(name)' could not be loaded: \(reason)")
+        case .shuttingDown:
+            self = .shuttingDown
+        }
+    }
+
+    static var shuttingDown: APIError {
+        APIError(
+            .serviceUnavailable, "The server is shutting down.", headers: [.retryAfter: "5"])
+    }
+
+    /// vLLM's words for a prompt that fills the context.
+    static func promptTooLong(tokenCount: Int, limit: Int, parameter: String) -> APIError {
+        .invalid(
+            parameter,
+            "This model's maximum context length is \(limit) tokens. However, your request has "
+                + "\(tokenCount) input tokens. Please reduce the length of the input messages.")
+    }
+
+    init(_ error: RegistryError) {
+        let status: HTTPResponse.Status =
+            switch error.kind {
+            case .invalid: .badRequest
+            case .unsupported: .unprocessableContent
+            case .tooLarge: .contentTooLarge
+            case .notFound: .notFound
+            case .disabled: .forbidden
+            case .conflict: .conflict
+            case .preconditionFailed: .preconditionFailed
+            case .busy: .serviceUnavailable
+            case .damaged, .storage: .internalServerError
+            }
+        self.init(
+            status, error.message,
+            headers: error.kind == .busy ? [.retryAfter: "1"] : [:])
+    }
+
+    /// Any error at all; one that no target declares is not shown to clients.
+    init(any error: any Error) {
+        switch error {
+        case let error as APIError: self = error
+        case let error as EngineError: self.init(error)
+        case let error as RegistryError: self.init(error)
+        case let error as AdapterError:
+            self.init(
+                error.kind == .unsupported ? .unprocessableContent : .badRequest, error.message)
+        case let error as TokenizerError: self.init(.badRequest, "\(error)")
+        case is NIOTooManyBytesError:
+            self.init(.contentTooLarge, "The body is larger than the limit.")
+        case let error as any HTTPResponseError:
+            let text = (error as? HTTPError)?.body ?? error.status.reasonPhrase
+            self.init(error.status, text, headers: (error as? HTTPError)?.headers ?? [:])
+        default: self.init(.internalServerError, "Internal error.")
+        }
+    }
+}

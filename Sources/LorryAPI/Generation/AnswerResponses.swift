@@ -1,0 +1,153 @@
+import HTTPTypes
+import Hummingbird
+import LorryEngine
+import NIOCore
+
+/// What turns deltas into a route's wire format.
+protocol AnswerFormat: Sendable {
+    /// What a stream remembers of each answer.
+    associatedtype ChoiceState: Sendable
+    func initialState() -> ChoiceState
+    /// The whole answer; `answers` stand prompt by prompt.
+    func whole(_ answers: [Answer], usage: TokenUsage) -> JSON
+    /// Chunks that tell `delta`; empty where there is nothing to tell yet.
+    func chunks(
+        _ index: Int, _ delta: AnswerDelta, _ state: inout ChoiceState, usage: TokenUsage
+    ) -> [JSON]
+    /// The last chunk of `stream_options.include_usage`.
+    func usageChunk(_ usage: TokenUsage) -> JSON
+}
+
+/// Answers one generation request, whole or as a stream.
+struct AnswerResponses: Sendable {
+    let plan: GenerationPlan
+    let account: RequestAccount
+
+    private var promptTokenCount: Int { plan.prompts.reduce(0) { $0 + $1.tokens.count } }
+
+    func respond(
+        _ running: RunningAnswers, as format: some AnswerFormat
+    ) async throws -> Response {
+        account.addPrompt(tokenCount: promptTokenCount)
+        let clock = ContinuousClock()
+        let start = clock.now
+        let first = try await running.firstEvent()
+        if plan.fields.streams {
+            return stream(running, after: first, firstTokenTime: clock.now - start, format)
+        }
+        return try await whole(running, after: first, format)
+    }
+
+    private func headers(contentType: String, timing: String) -> HTTPFields {
+        [
+            .contentType: contentType, .adapterVersion: plan.model.versionHeader,
+            .serverTiming: timing,
+        ]
+    }
+
+    // MARK: Whole answers
+
+    private func whole(
+        _ running: RunningAnswers, after first: GenerationEvent?, _ format: some AnswerFormat
+    ) async throws -> Response {
+        let fields = plan.fields
+        var candidates = [Answer](
+            repeating: Answer(), count: plan.prompts.count * fields.candidateCount)
+        var usage = TokenUsage(promptTokenCount: promptTokenCount)
+        try await running.forEachDelta(after: first) { index, delta in
+            candidates[index].append(delta)
+            account.add(delta)
+            if let finish = delta.finish { usage.add(finish) }
+        }
+        var answers: [Answer] = []
+        for start in stride(from: 0, to: candidates.count, by: fields.candidateCount) {
+            let group = Array(candidates[start..<start + fields.candidateCount])
+            usage.cachedTokenCount += group.compactMap { $0.finish?.cachedTokenCount }.max() ?? 0
+            answers += Self.best(group, count: fields.answerCount)
+        }
+        let timing = Self.serverTiming(candidates.compactMap { $0.finish?.timings })
+        account.close(.succeeded)
+        return Response(
+            status: .ok, headers: headers(contentType: "application/json", timing: timing),
+            body: .init(
+                byteBuffer: ByteBuffer(bytes: format.whole(answers, usage: usage).bytes)))
+    }
+
+    /// The `count` candidates of highest mean log-probability, best first; all of them in the
+    /// order in which they were asked for where none is left out.
+    static func best(_ candidates: [Answer], count: Int) -> [Answer] {
+        guard count < candidates.count else { return candidates }
+        let order = candidates.indices.sorted {
+            let a = candidates[$0].meanLogprob
+            let b = candidates[$1].meanLogprob
+            return a == b ? $0 < $1 : a > b
+        }
+        return order.prefix(count).map { candidates[$0] }
+    }
+
+    /// The longest of each phase over the request's sequences, in milliseconds.
+    static func serverTiming(_ timings: [GenerationTimings]) -> String {
+        let phases: [(String, any KeyPath<GenerationTimings, Duration> & Sendable)] = [
+            ("queue", \.queue), ("load", \.load), ("prefill", \.prefill), ("decode", \.decode),
+        ]
+        return phases.map { name, path in
+            "\(name);dur=\(milliseconds(timings.map { $0[keyPath: path] }.max() ?? .zero))"
+        }.joined(separator: ", ")
+    }
+
+    static func milliseconds(_ duration: Duration) -> Double {
+        (duration / .milliseconds(1) * 1000).rounded() / 1000
+    }
+
+    // MARK: Streams
+
+    private func stream(
+        _ running: RunningAnswers, after first: GenerationEvent?, firstTokenTime: Duration,
+        _ format: some AnswerFormat
+    ) -> Response {
+        let timing = "first-token;dur=\(Self.milliseconds(firstTokenTime))"
+        var fields = EventStream.headers
+        fields[.adapterVersion] = plan.model.versionHeader
+        fields[.serverTiming] = timing
+        let body = ResponseBody { writer in
+            do {
+                try await write(running, after: first, format, to: &writer)
+                account.close(.succeeded)
+            } catch let error as APIError {
+                account.close(.failed)
+                try await writer.write(EventStream.failure(error))
+            } catch {
+                account.close(error)
+                throw error
+            }
+            try await writer.write(EventStream.done)
+            try await writer.finish(nil)
+        }
+        return Response(status: .ok, headers: fields, body: body)
+    }
+
+    private func write<Format: AnswerFormat>(
+        _ running: RunningAnswers, after first: GenerationEvent?, _ format: Format,
+        to writer: inout any ResponseBodyWriter
+    ) async throws {
+        let count = plan.prompts.count * plan.fields.candidateCount
+        var states = [Format.ChoiceState](repeating: format.initialState(), count: count)
+        var usage = TokenUsage(promptTokenCount: promptTokenCount)
+        var cached = [Int](repeating: 0, count: plan.prompts.count)
+        try await running.forEachDelta(after: first) { index, delta in
+            account.add(delta)
+            usage.completionTokenCount += delta.tokens.count
+            if let finish = delta.finish {
+                let prompt = index / plan.fields.candidateCount
+                cached[prompt] = max(cached[prompt], finish.cachedTokenCount)
+                usage.cachedTokenCount = cached.reduce(0, +)
+            }
+            for chunk in format.chunks(index, delta, &states[index], usage: usage) {
+                try await writer.write(EventStream.event(chunk))
+            }
+        }
+        if plan.fields.includesUsage {
+            try await writer.write(EventStream.event(format.usageChunk(usage)))
+        }
+    }
+}

@@ -1,0 +1,118 @@
+import HTTPTypes
+import LorryEngine
+
+/// One request's generations, ready to be submitted.
+struct GenerationPlan: Sendable {
+    let id: String
+    let principal: Principal
+    let model: ServedModel
+    let fields: GenerationFields
+    let prompts: [TokenizedPrompt]
+    /// What a route takes where the request does not say `max_tokens`; nil for all that fits.
+    let defaultMaximumTokenCount: Int?
+    /// The request's field that `max_tokens` came from, for messages.
+    let maximumField: String
+    /// The request's field that holds the prompt.
+    let promptField: String
+    var logprobCount: Int?
+    var promptLogprobCount: Int?
+
+    /// One engine request per candidate, prompt by prompt.
+    ///
+    /// - Throws: `APIError` 400 where a prompt is empty or does not fit the context.
+    func requests(contextLength: Int) throws(APIError) -> [GenerationRequest] {
+        var requests: [GenerationRequest] = []
+        for (promptIndex, prompt) in prompts.enumerated() {
+            let maximum = try maximumTokenCount(prompt.tokens.count, contextLength)
+            for candidate in 0..<fields.candidateCount {
+                requests.append(request(prompt, promptIndex, candidate, maximum))
+            }
+        }
+        return requests
+    }
+
+    private func maximumTokenCount(
+        _ promptCount: Int, _ contextLength: Int
+    ) throws(APIError) -> Int {
+        guard promptCount > 0 else { throw .invalid(promptField, "The prompt has no token.") }
+        let room = contextLength - promptCount
+        let needed = fields.maximumTokenCount == 0 ? 0 : 1
+        guard room >= needed else {
+            throw .promptTooLong(
+                tokenCount: promptCount, limit: contextLength, parameter: promptField)
+        }
+        var maximum = min(defaultMaximumTokenCount ?? room, room)
+        if let asked = fields.maximumTokenCount {
+            guard asked <= room else {
+                let (sum, overflow) = promptCount.addingReportingOverflow(asked)
+                throw .invalid(
+                    maximumField,
+                    "This model's maximum context length is \(contextLength) tokens. However, you "
+                        + "requested \(overflow ? Int.max : sum) tokens (\(promptCount) in the "
+                        + "messages, \(asked) in the completion). Please reduce the length of the "
+                        + "messages or completion.")
+            }
+            maximum = asked
+        }
+        if let limit = principal.limits.maximumTokenCount {
+            guard fields.maximumTokenCount.map({ $0 <= limit }) ?? true else {
+                throw .invalid(
+                    maximumField, "\(maximumField) may be at most \(limit) for this API key.")
+            }
+            maximum = min(maximum, limit)
+        }
+        try fields.checkMinimum(against: maximum)
+        return maximum
+    }
+
+    private func request(
+        _ prompt: TokenizedPrompt, _ promptIndex: Int, _ candidate: Int, _ maximum: Int
+    ) -> GenerationRequest {
+        let isOnly = prompts.count == 1 && fields.candidateCount == 1
+        var request = GenerationRequest(
+            id: isOnly ? id : "\(id)-\(promptIndex * fields.candidateCount + candidate)",
+            promptTokens: prompt.tokens, adapter: model.adapter, maximumTokenCount: maximum)
+        request.sampling = fields.sampling
+        // Equal seeds would make all candidates the same.
+        request.sampling.seed = fields.sampling.seed.map { $0 &+ UInt64(candidate) }
+        request.minimumTokenCount = fields.minimumTokenCount
+        request.ignoresEndTokens = fields.ignoresEndTokens
+        request.stopTokenIDs = fields.stopTokenIDs
+        request.logprobCount = logprobCount
+        if logprobCount == nil, fields.candidateCount > fields.answerCount {
+            request.logprobCount = 0  // best_of ranks by them
+        }
+        request.promptLogprobCount = promptLogprobCount
+        request.priority = fields.priority
+        return request
+    }
+}
+
+extension APIServices {
+    /// Places in the queue for `count` sequences, taken before any tokenizing.
+    func reserve(
+        _ count: Int, for principal: Principal
+    ) throws(APIError) -> (any GenerationReservation, KeyUsage.Share?) {
+        guard readiness.phase != .stopping else { throw .shuttingDown }
+        let share = try usage.take(count, for: principal)
+        do {
+            return (try engine.reserve(count: count), share)
+        } catch {
+            throw APIError(error)
+        }
+    }
+
+    func submit(
+        _ plan: GenerationPlan, _ reservation: any GenerationReservation, _ share: KeyUsage.Share?
+    ) throws(APIError) -> RunningAnswers {
+        let requests = try plan.requests(contextLength: engine.maximumContextLength)
+        var streams: [any GenerationStream] = []
+        do {
+            for request in requests { streams.append(try reservation.submit(request)) }
+        } catch {
+            for stream in streams { stream.cancel() }
+            throw APIError(error)
+        }
+        return RunningAnswers(streams, plan: plan, share: share)
+    }
+}

@@ -1,0 +1,27 @@
+import LorryEngine
+
+/// What the routes need of the engine; a fake stands in for it in tests.
+public protocol GenerationService: Sendable {
+    /// Tokens of a prompt and its answer together.
+    var maximumContextLength: Int { get }
+    var vocabularySize: Int { get }
+    /// The engine's thread moved recently, or has nothing to do.
+    var isAlive: Bool { get }
+    func statistics() -> EngineStatistics
+    func reserve(count: Int) throws(EngineError) -> any GenerationReservation
+    func preload(_ adapter: AdapterReference)
+    func setPinned(_ id: LorryEngine.AdapterVersionID, _ pinned: Bool)
+    func forget(_ id: LorryEngine.AdapterVersionID)
+}
+
+/// Places in the engine's bounded queue, given back when dropped unused.
+public protocol GenerationReservation: Sendable {
+    func submit(_ request: GenerationRequest) throws(EngineError) -> any GenerationStream
+}
+
+/// One generation's events. Dropping it cancels it.
+public protocol GenerationStream: Sendable {
+    /// Nil after the last event. Has one caller at a time.
+    func next() async -> GenerationEvent?
+    func cancel()
+}

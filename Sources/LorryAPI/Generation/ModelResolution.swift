@@ -1,0 +1,73 @@
+import LorryEngine
+import LorryRegistry
+
+extension APIServices {
+    /// The base model or adapter version that `selection` names, with its files held.
+    ///
+    /// - Throws: `APIError` 404 where there is none, or where the key may not use it.
+    func resolve(
+        _ selection: ModelSelection, for principal: Principal
+    ) throws(APIError) -> ServedModel {
+        switch selection.choice {
+        case .base: return baseModel
+        case .named(let name):
+            if name == card.name { return baseModel }
+            if name.hasPrefix("\(card.name):") {
+                let adapter = String(name.dropFirst(card.name.count + 1))
+                return try adapterModel(adapter, shown: name, principal)
+            }
+            return try adapterModel(name, shown: name, principal)
+        case .adapter(let name, _):
+            return try adapterModel(name, shown: name, principal)
+        case .position(let position):
+            let records = visibleAdapters(for: principal)
+            guard records.indices.contains(position) else {
+                throw .modelNotFound("lora[\(position)]")
+            }
+            let name = records[position].name
+            return try adapterModel(name, shown: name, principal)
+        }
+    }
+
+    var baseModel: ServedModel { ServedModel(name: card.name, adapter: nil, text: text) }
+
+    private func adapterModel(
+        _ wanted: String, shown: String, _ principal: Principal
+    ) throws(APIError) -> ServedModel {
+        let name = String(wanted.prefix { $0 != "@" })
+        guard principal.mayUse(adapter: name) else { throw .modelNotFound(shown) }
+        let lease: AdapterLease
+        do {
+            lease = try registry.acquire(wanted, tenant: principal.tenant)
+        } catch where error.kind == .notFound || error.kind == .invalid {
+            throw .modelNotFound(shown)
+        } catch {
+            throw APIError(error)
+        }
+        let codec = try adapterTexts.codec(
+            version: lease.record.version.digest, directory: lease.directory)
+        return ServedModel(name: shown, adapter: reference(to: lease), text: codec)
+    }
+
+    func reference(to lease: AdapterLease) -> AdapterReference {
+        let load = loadAdapter
+        return AdapterReference(
+            id: LorryEngine.AdapterVersionID(lease.record.version.digest), name: lease.record.name,
+            byteCount: lease.record.byteCount, hold: lease
+        ) {
+            try load(lease.directory)
+        }
+    }
+
+    /// The adapters that the key may use and that can be served, by name. A tenant's own adapter
+    /// hides a shared one of the same name.
+    func visibleAdapters(for principal: Principal) -> [AdapterRecord] {
+        var query = ListQuery()
+        query.tenants = [principal.tenant, AdapterKey.sharedTenant]
+        query.state = .ready
+        query.limit = Int.max
+        let records = registry.list(query).adapters.filter { principal.mayUse(adapter: $0.name) }
+        let own = Set(records.filter { $0.tenant == principal.tenant }.map(\.name))
+        return records.filter { $0.tenant == principal.tenant || !own.contains($0.name) }
+    }
+}

@@ -1,0 +1,107 @@
+import HTTPTypes
+import Crypto
+import Foundation
+import LorryModel
+import LorryText
+import Synchronization
+
+/// The tokenizer and chat template that a model speaks through.
+public struct TextCodec: Sendable {
+    public let tokenizer: Tokenizer
+    /// Nil where the model has no chat template.
+    public let template: ChatTemplate?
+
+    public init(tokenizer: Tokenizer, template: ChatTemplate? = nil) {
+        self.tokenizer = tokenizer
+        self.template = template ?? tokenizer.chatTemplate
+    }
+}
+
+/// Tokenizers and templates that adapters bring along, kept for the versions used last.
+final class AdapterTextCache: Sendable {
+    private struct Entry {
+        let codec: TextCodec
+        var lastUse: UInt64
+    }
+    private struct State {
+        var entries: [String: Entry] = [:]
+        var clock: UInt64 = 0
+    }
+
+    /// A tokenizer may take tens of megabytes.
+    private let capacity: Int
+    private let base: TextCodec
+    /// SHA-256 of the base model's tokenizer.json: an adapter often carries an unchanged copy.
+    private let baseDigest: Data?
+    private let state = Mutex(State())
+
+    init(base: TextCodec, baseTokenizerFile: URL?, capacity: Int = 8) {
+        self.base = base
+        self.capacity = capacity
+        baseDigest = baseTokenizerFile.flatMap { try? Self.digest(of: $0) }
+    }
+
+    /// What the adapter version with these files speaks through; the base model's where it brings
+    /// nothing of its own.
+    ///
+    /// - Throws: `APIError` 500 naming the file where one cannot be read.
+    func codec(version: String, directory: URL) throws(APIError) -> TextCodec {
+        let cached = state.withLock { state in
+            state.clock += 1
+            state.entries[version]?.lastUse = state.clock
+            return state.entries[version]?.codec
+        }
+        if let cached { return cached }
+        let codec: TextCodec
+        do {
+            codec = try load(directory)
+        } catch {
+            throw APIError(
+                .internalServerError, "The adapter's tokenizer or template cannot be used: \(error)")
+        }
+        state.withLock { state in
+            if state.entries.count >= capacity,
+                let oldest = state.entries.min(by: { $0.value.lastUse < $1.value.lastUse })
+            {
+                state.entries[oldest.key] = nil
+            }
+            state.entries[version] = Entry(codec: codec, lastUse: state.clock)
+        }
+        return codec
+    }
+
+    var count: Int { state.withLock { $0.entries.count } }
+
+    private func load(_ directory: URL) throws -> TextCodec {
+        let file = directory.appendingPathComponent("tokenizer.json")
+        var tokenizer = base.tokenizer
+        var template = base.template
+        if FileManager.default.fileExists(atPath: file.path),
+            try Self.digest(of: file) != baseDigest
+        {
+            tokenizer = try Tokenizer(directory: directory)
+            template = tokenizer.chatTemplate ?? template
+        }
+        if let source = try Self.templateSource(in: directory) {
+            template = try ChatTemplate(source: source)
+        }
+        return TextCodec(tokenizer: tokenizer, template: template)
+    }
+
+    /// Of chat_template.jinja, or else of the tokenizer's configuration.
+    private static func templateSource(in directory: URL) throws -> String? {
+        if let file = contents(directory, "chat_template.jinja") {
+            return String(decoding: file, as: UTF8.self)
+        }
+        guard let file = contents(directory, "tokenizer_config.json") else { return nil }
+        return try StrictJSON(parsing: file).objectValue?["chat_template"]?.stringValue
+    }
+
+    private static func contents(_ directory: URL, _ name: String) -> Data? {
+        try? Data(contentsOf: directory.appendingPathComponent(name))
+    }
+
+    private static func digest(of file: URL) throws -> Data {
+        Data(SHA256.hash(data: try Data(contentsOf: file)))
+    }
+}

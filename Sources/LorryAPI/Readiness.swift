@@ -1,0 +1,62 @@
+import Synchronization
+
+/// How far the server's start or end has come: what the health routes answer from.
+public final class Readiness: Sendable {
+    public enum Phase: String, Sendable {
+        case starting
+        case ready
+        case stopping
+    }
+
+    private struct State {
+        var phase = Phase.starting
+        var nextID = 0
+        var stopHandlers: [Int: @Sendable () -> Void] = [:]
+    }
+
+    private let state = Mutex(State())
+
+    public init() {}
+
+    public var phase: Phase { state.withLock { $0.phase } }
+
+    /// A server that stops does not become ready again.
+    public func advance(to phase: Phase) {
+        let handlers = state.withLock { state -> [@Sendable () -> Void] in
+            guard state.phase != .stopping else { return [] }
+            state.phase = phase
+            guard phase == .stopping else { return [] }
+            defer { state.stopHandlers = [:] }
+            return Array(state.stopHandlers.values)
+        }
+        for handler in handlers { handler() }
+    }
+
+    /// The elements of an endless sequence until the server stops, so that a client that follows
+    /// it does not hold the stop up.
+    func untilStopping<Element: Sendable>(_ source: AsyncStream<Element>) -> AsyncStream<Element> {
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: Element.self, bufferingPolicy: .bufferingNewest(1024))
+        let pump = Task {
+            for await element in source { continuation.yield(element) }
+            continuation.finish()
+        }
+        let id = state.withLock { state -> Int? in
+            guard state.phase != .stopping else { return nil }
+            state.nextID += 1
+            state.stopHandlers[state.nextID] = { continuation.finish() }
+            return state.nextID
+        }
+        continuation.onTermination = { [weak self] _ in
+            pump.cancel()
+            if let id { self?.removeStopHandler(id) }
+        }
+        if id == nil { continuation.finish() }
+        return stream
+    }
+
+    private func removeStopHandler(_ id: Int) {
+        let removed = state.withLock { $0.stopHandlers.removeValue(forKey: id) }
+        _ = removed
+    }
+}

@@ -1,0 +1,50 @@
+import Foundation
+import Hummingbird
+import LorryText
+
+extension APIRouter {
+    mutating func addChatRoute(_ services: APIServices) {
+        on(.post, "/v1/chat/completions", .role(.inference)) { call in
+            try await services.chat(call)
+        }
+    }
+}
+
+extension APIServices {
+    func chat(_ call: Call) async throws -> Response {
+        let reader = try await call.request.jsonObject(byteLimit: limits.jsonByteCount)
+        let request = try ChatRequest(reader, vocabularySize: engine.vocabularySize)
+        let model = try resolve(request.fields.model, for: call.principal)
+        let account = RequestAccount(
+            metrics: metrics, adapter: model.adapterName, tenant: call.principal.tenant)
+        do {
+            return try await chat(call, request, model, account)
+        } catch {
+            account.close(error)
+            throw error
+        }
+    }
+
+    private func chat(
+        _ call: Call, _ request: ChatRequest, _ model: ServedModel, _ account: RequestAccount
+    ) async throws -> Response {
+        let (reservation, share) = try reserve(request.fields.candidateCount, for: call.principal)
+        let text = try request.conversation.rendered(with: model.text)
+        let tokens = await model.text.tokens(
+            of: text, addingSpecialTokens: request.conversation.addsSpecialTokens)
+        let prompt = TokenizedPrompt(text: text, tokens: tokens)
+        var plan = GenerationPlan(
+            id: call.id, principal: call.principal, model: model, fields: request.fields,
+            prompts: [prompt], defaultMaximumTokenCount: nil,
+            maximumField: "max_tokens", promptField: "messages")
+        plan.logprobCount = request.logprobCount
+        let running = try submit(plan, reservation, share)
+        let format = ChatAnswer(
+            id: "chatcmpl-\(call.id)", created: Int(Date.now.timeIntervalSince1970),
+            model: model.name, fields: request.fields, logprobCount: request.logprobCount,
+            prompt: prompt,
+            names: TokenNames(
+                tokenizer: model.text.tokenizer, byID: request.fields.namesTokensByID))
+        return try await AnswerResponses(plan: plan, account: account).respond(running, as: format)
+    }
+}
