@@ -8,7 +8,7 @@ import Testing
             Issue.record("not an object")
             return
         }
-        #expect(Array(members.keys) == ["b", "a"])
+        #expect(members.map { $0.key } == ["b", "a"])
         #expect(value["b"] == .integer(1))
         #expect(
             value["a"]?.array == [.double(1), .integer(-2), .bool(true), .null, .string("xé😀")])
