@@ -89,7 +89,7 @@ targets += library(
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,
-    testDependencies: [hummingbird, httpTypes, logging] + nio)
+    testDependencies: [hummingbird, httpTypes, lifecycle, logging, metrics] + nio)
 targets += library(
     "LorryAPI",
     [

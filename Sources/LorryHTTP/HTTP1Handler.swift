@@ -156,9 +156,6 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
                 HTTP1Rules.Violation(
                     "The request's header is too large", status: .requestHeaderFieldsTooLarge,
                     reason: .headersTooLarge)
-            case .invalidVersion:
-                HTTP1Rules.Violation(
-                    "This HTTP version is not served", status: .httpVersionNotSupported)
             default: HTTP1Rules.Violation("The request is malformed")
             }
         settings.logger.debug(
@@ -271,6 +268,8 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         case .end(let trailers): finishResponse(trailers: trailers, isBodyless: false)
         case .abort:
             settings.metrics.reset(.handler)
+            // What was written before the failure may go; the missing end tells of it.
+            context.flush()
             context.close(promise: nil)
         case .bodyWanted:
             guard current?.expectsContinue == true, !response.isHeadSent else { return }

@@ -29,7 +29,7 @@ import Testing
             let answer = try await RawClient.ask(server.port, many + last)
             #expect(answer.components(separatedBy: "HTTP/1.1 200 OK").count == 102)
         }
-        try await TestServer.run({ $0.limits.pipelinedRequestCount = 3 }) { server in
+        try await TestServer.run(configured { $0.limits.pipelinedRequestCount = 3 }) { server in
             let many = String(repeating: "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n", count: 20)
             let answer = try await RawClient.ask(server.port, many)
             #expect(answer.components(separatedBy: "HTTP/1.1 200 OK").count == 5)
@@ -91,7 +91,7 @@ import Testing
         "GET /health HTTP/1.1\r\nhost: a\r\nx: a\u{0}b\r\n\r\n",
         "GET /health HTTP/1.1\r\nhost: a\r\nx y: 1\r\n\r\n",
         "GET /health HTTP/1.1\r\nhost: a\r\nx: a\rb: c\r\n\r\n",
-        "GET  /health HTTP/1.1\r\nhost: a\r\n\r\n", "NONSENSE\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n",
+        "NONSENSE\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n",
         "GET /health HTTP/1.1\r\n: a\r\nhost: a\r\n\r\n",
     ])
     func smugglingShapesAre400AndClose(request: String) async throws {
@@ -106,10 +106,12 @@ import Testing
     }
 
     @Test func limitsAreAnsweredWithTheirStatus() async throws {
-        try await TestServer.run({
-            $0.limits.bodyByteCount = 10
-            $0.bodyLimit = { $0.path == "/ignore" ? 20 : nil }
-        }) { server in
+        try await TestServer.run(
+            configured {
+                $0.limits.bodyByteCount = 10
+                $0.bodyLimit = { $0.path == "/ignore" ? 20 : nil }
+            }
+        ) { server in
             func status(_ request: String) async throws -> String {
                 String(try await RawClient.ask(server.port, request).prefix(12).suffix(3))
             }
@@ -132,16 +134,18 @@ import Testing
             #expect(try await status(other + "21\r\n\r\n") == "413")
             #expect(try await status("CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n") == "501")
             let version = try await status("GET / HTTP/3.0\r\nhost: a\r\n\r\n")
-            #expect(["400", "505"].contains(version))
+            #expect(version == "400")
         }
     }
 
     @Test func slowClientsAreTimedOut() async throws {
-        try await TestServer.run({
-            $0.limits.headerTimeout = .milliseconds(200)
-            $0.limits.bodyIdleTimeout = .milliseconds(200)
-            $0.limits.idleTimeout = .milliseconds(400)
-        }) { server in
+        try await TestServer.run(
+            configured {
+                $0.limits.headerTimeout = .milliseconds(200)
+                $0.limits.bodyIdleTimeout = .milliseconds(200)
+                $0.limits.idleTimeout = .milliseconds(400)
+            }
+        ) { server in
             let head = try await RawClient.ask(server.port, "GET /health HTTP/1.1\r\nhost:")
             #expect(head.hasPrefix("HTTP/1.1 408 "))
             #expect(try await RawClient.ask(server.port, "") == "")
@@ -156,7 +160,7 @@ import Testing
     }
 
     @Test func tooManyConnectionsAreRefusedPolitely() async throws {
-        try await TestServer.run({ $0.limits.connectionCount = 1 }) { server in
+        try await TestServer.run(configured { $0.limits.connectionCount = 1 }) { server in
             let first = try await RawClient.connect(port: server.port)
             try await first.send("GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
             _ = try await first.read(until: "\r\n\r\nHTTP/1.1")
@@ -230,7 +234,7 @@ import Testing
     }
 
     @Test func drainTimeoutCancelsWhatStillRuns() async throws {
-        try await TestServer.run({ $0.drainTimeout = .milliseconds(100) }) { server in
+        try await TestServer.run(configured { $0.drainTimeout = .milliseconds(100) }) { server in
             let client = try await RawClient.connect(port: server.port)
             try await client.send("GET /forever HTTP/1.1\r\nhost: a\r\n\r\n")
             try await server.observations.wait(for: "forever")

@@ -21,6 +21,17 @@ final class Observations: Sendable {
     }
 }
 
+/// A configuration for tests, with changes.
+func configured(
+    _ change: (inout HTTPServerConfiguration) -> Void = { _ in }
+) -> HTTPServerConfiguration {
+    var configuration = HTTPServerConfiguration()
+    configuration.port = 0
+    configuration.drainTimeout = .seconds(5)
+    change(&configuration)
+    return configuration
+}
+
 /// A server on a free loopback port for the length of a test.
 struct TestServer: Sendable {
     let port: Int
@@ -29,13 +40,9 @@ struct TestServer: Sendable {
     let shutDown: @Sendable () async -> Void
 
     static func run(
-        _ configure: (inout HTTPServerConfiguration) -> Void = { _ in },
+        _ configuration: HTTPServerConfiguration = configured(),
         _ body: @Sendable (TestServer) async throws -> Void
     ) async throws {
-        var configuration = HTTPServerConfiguration()
-        configuration.port = 0
-        configuration.drainTimeout = .seconds(5)
-        configure(&configuration)
         let observations = Observations()
         let (ports, found) = AsyncStream<Int>.makeStream()
         var logger = Logger(label: "test")
