@@ -1,4 +1,5 @@
 import LorryText
+import OrderedCollections
 import Testing
 
 @Suite struct JSONScannerTests {

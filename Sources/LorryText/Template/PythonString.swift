@@ -206,9 +206,7 @@ struct PythonString {
             while index < scalars.count, isSpace(scalars[index]) { index += 1 }
             if index == scalars.count { return parts }
             if limit >= 0, parts.count >= limit {
-                var end = scalars.count
-                while end > index, isSpace(scalars[end - 1]) { end -= 1 }
-                parts.append(Array(scalars[index..<end]))
+                parts.append(Array(scalars[index...]))
                 return parts
             }
             let start = index
