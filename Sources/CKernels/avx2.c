@@ -8,7 +8,6 @@
 #define CK_MAX_ACCUMULATORS 6
 #define CK_SHRINK_ROWS 2
 #define CK_SHRINK_ACCUMULATORS 4
-#define CK_PREFETCH_BYTES 1024
 
 #include <math.h>
 #include <string.h>

@@ -8,7 +8,6 @@
 #define CK_MAX_ACCUMULATORS 24
 #define CK_SHRINK_ROWS 4
 #define CK_SHRINK_ACCUMULATORS 16
-#define CK_PREFETCH_BYTES 1024
 
 #include <math.h>
 #include <string.h>

@@ -70,6 +70,9 @@ static void shrink(const ck_shrink *s, size_t rank_start, size_t rank_end, size_
     }
 }
 
+/// Most columns of y that expand_row sums at a time.
+#define CK_EXPAND_RUN 2048
+
 /// ROWS rows × WIDTH vectors of columns held in registers over the ranks. `part` is the number of
 /// columns of a last, narrower vector; 0 for whole ones.
 CK_INLINE void expand_tile(const int rows, const int width, const ck_format format,
@@ -100,7 +103,7 @@ CK_INLINE void expand_tile(const int rows, const int width, const ck_format form
 #define CK_TILE(R, P)                                                                          \
     case (R) * 16 + (P):                                                                       \
         if ((R) <= CK_MAX_ROWS && (R) * (P) <= CK_MAX_ACCUMULATORS) {                          \
-            if (e->format == CK_FORMAT_F32) expand_tile(R, P, CK_FORMAT_F32, e, row, column, 0); \
+            if (e->format == CK_FORMAT_F32) expand_tile(R, P, CK_FORMAT_F32, e, row, column, 0);\
             else expand_tile(R, P, CK_FORMAT_BF16, e, row, column, 0);                         \
         }                                                                                      \
         break;
@@ -119,8 +122,47 @@ static void expand_tile_of(size_t rows, size_t width, const ck_expand *e, size_t
 
 #undef CK_TILE
 
+/// One row over a long run of whole vectors: B's rows are read as few long streams, four at a
+/// time, and the sums wait in the first-level cache. The order of an element's chain is as in
+/// expand_tile.
+CK_INLINE void expand_row(const ck_format format, const ck_expand *e, size_t row, size_t column,
+                          size_t count) {
+    _Alignas(64) float sum[CK_EXPAND_RUN];
+    const float *v = e->v + row * e->v_stride;
+    float *y = e->y + row * e->y_stride + column;
+    memset(sum, 0, count * sizeof(float));
+    size_t j = 0;
+    for (; j + 4 <= e->rank; j += 4) {
+        size_t index = j * e->out_features + column;
+        for (size_t c = 0; c < count; c += CK_LANES) {
+            v16 s = load16(sum + c);
+            CK_UNROLL for (int i = 0; i < 4; i++)
+                s = fma16(splat(v[j + i]), load_as(e->b, index + i * e->out_features + c, format),
+                          s);
+            store16(sum + c, s);
+        }
+    }
+    for (; j < e->rank; j++)
+        for (size_t c = 0; c < count; c += CK_LANES)
+            store16(sum + c, fma16(splat(v[j]),
+                                   load_as(e->b, j * e->out_features + column + c, format),
+                                   load16(sum + c)));
+    for (size_t c = 0; c < count; c += CK_LANES)
+        store16(y + c, fma16(splat(e->scale), load16(sum + c), load16(y + c)));
+}
+
 static void expand(const ck_expand *e, size_t column_start, size_t column_end, size_t row_start,
                    size_t row_end) {
+    if (row_end - row_start == 1) {
+        while (column_end - column_start >= CK_LANES) {
+            size_t count = ck_min(column_end - column_start, CK_EXPAND_RUN) / CK_LANES * CK_LANES;
+            if (e->format == CK_FORMAT_F32)
+                expand_row(CK_FORMAT_F32, e, row_start, column_start, count);
+            else
+                expand_row(CK_FORMAT_BF16, e, row_start, column_start, count);
+            column_start += count;
+        }
+    }
     size_t tallest = tile_rows(row_end - row_start, CK_MAX_ROWS);
     for (size_t column = column_start; column < column_end;) {
         size_t whole = (column_end - column) / CK_LANES;

@@ -1,8 +1,10 @@
 // Matmul over packed panels. Included once per level, after its macros.
 
-/// Inputs per cache block when there are more rows than one register tile: a group of panels'
-/// block stays in the first-level cache while all rows pass over it. Even, for bf16 pairs.
+/// Inputs per cache block when there are more rows than one register tile: the block of a group
+/// of panels stays in the first-level cache while rows pass over it. Even, for bf16 pairs.
 #define CK_INPUT_BLOCK 256
+/// Rows of such a block.
+#define CK_ROW_BLOCK 48
 
 CK_INLINE const uint8_t *panel_at(const ck_matmul *m, size_t panel) {
     size_t pairs = (m->in_features + 1) / 2;
@@ -41,59 +43,62 @@ CK_INLINE void store_y(const ck_matmul *m, size_t row, size_t panel, v16 value, 
     for (size_t i = low; i < high; i++) y[i] = bias ? lanes[i] + bias[i] : lanes[i];
 }
 
-/// ROWS rows × PANELS panels held in registers over inputs k0 ..< k1.
+/// Inputs k0 ..< k0 + count of a tile. `x` points at the first row's input k0.
+typedef struct tile_input {
+    const float *x;
+    size_t stride;
+    size_t k0;
+    size_t count;
+} tile_input;
+
+/// ROWS rows × PANELS panels held in registers over some inputs.
 CK_INLINE void matmul_tile(const int rows, const int panels, const ck_format format,
-                           const ck_matmul *m, size_t row, size_t panel, size_t k0, size_t k1) {
+                           const ck_matmul *m, tile_input in, size_t row, size_t panel) {
     v16 sum[6][8];
     const float *x[6];
     const uint8_t *w[8];
-    CK_UNROLL for (int r = 0; r < rows; r++) x[r] = m->x + (row + r) * m->x_stride;
-    CK_UNROLL for (int p = 0; p < panels; p++) w[p] = panel_at(m, panel + p);
+    const size_t k_bytes = format == CK_FORMAT_F32 ? 64 : 32;
+    CK_UNROLL for (int r = 0; r < rows; r++) x[r] = in.x + r * in.stride;
+    CK_UNROLL for (int p = 0; p < panels; p++) w[p] = panel_at(m, panel + p) + in.k0 * k_bytes;
     CK_UNROLL for (int r = 0; r < rows; r++)
         CK_UNROLL for (int p = 0; p < panels; p++)
-            sum[r][p] = k0 == 0 ? splat(0) : load_y(m, row + r, panel + p);
+            sum[r][p] = in.k0 == 0 ? splat(0) : load_y(m, row + r, panel + p);
 
     if (format == CK_FORMAT_F32) {
-        for (size_t k = k0; k < k1; k++) {
-            v16 in[6];
-            CK_UNROLL for (int r = 0; r < rows; r++) in[r] = splat(x[r][k]);
-            CK_UNROLL for (int p = 0; p < panels; p++) {
-                v16 weight = load16((const float *)(w[p] + k * 64));
-                if (rows == 1) __builtin_prefetch(w[p] + k * 64 + CK_PREFETCH_BYTES);
-                CK_UNROLL for (int r = 0; r < rows; r++)
-                    sum[r][p] = fma16(in[r], weight, sum[r][p]);
-            }
+        for (size_t k = 0; k < in.count; k++) {
+            v16 weight[8];
+            CK_UNROLL for (int p = 0; p < panels; p++)
+                weight[p] = load16((const float *)(w[p] + k * 64));
+            CK_UNROLL for (int r = 0; r < rows; r++)
+                CK_UNROLL for (int p = 0; p < panels; p++)
+                    sum[r][p] = fma16(splat(x[r][k]), weight[p], sum[r][p]);
         }
     } else {
-        size_t k = k0;
-        for (; k + 2 <= k1; k += 2) {
-            v16 even[6], odd[6];
-            CK_UNROLL for (int r = 0; r < rows; r++) {
-                even[r] = splat(x[r][k]);
-                odd[r] = splat(x[r][k + 1]);
-            }
-            CK_UNROLL for (int p = 0; p < panels; p++) {
-                u16 pair = *(const u16_at *)(w[p] + k * 32);
-                if (rows == 1) __builtin_prefetch(w[p] + k * 32 + CK_PREFETCH_BYTES);
-                v16 first = (v16)(pair << 16);
-                v16 second = (v16)(pair & 0xffff0000u);
-                CK_UNROLL for (int r = 0; r < rows; r++) {
-                    sum[r][p] = fma16(even[r], first, sum[r][p]);
-                    sum[r][p] = fma16(odd[r], second, sum[r][p]);
-                }
-            }
+        size_t k = 0;
+        for (; k + 2 <= in.count; k += 2) {
+            // One input of the pair after the other: a tile has no registers for both.
+            v16 weight[8];
+            CK_UNROLL for (int p = 0; p < panels; p++)
+                weight[p] = (v16)(*(const u16_at *)(w[p] + k * 32) << 16);
+            CK_UNROLL for (int r = 0; r < rows; r++)
+                CK_UNROLL for (int p = 0; p < panels; p++)
+                    sum[r][p] = fma16(splat(x[r][k]), weight[p], sum[r][p]);
+            CK_UNROLL for (int p = 0; p < panels; p++)
+                weight[p] = (v16)(*(const u16_at *)(w[p] + k * 32) & 0xffff0000u);
+            CK_UNROLL for (int r = 0; r < rows; r++)
+                CK_UNROLL for (int p = 0; p < panels; p++)
+                    sum[r][p] = fma16(splat(x[r][k + 1]), weight[p], sum[r][p]);
         }
-        if (k < k1) {
+        if (k < in.count) {
             CK_UNROLL for (int p = 0; p < panels; p++) {
-                u16 pair = *(const u16_at *)(w[p] + k * 32);
-                v16 first = (v16)(pair << 16);
+                v16 weight = (v16)(*(const u16_at *)(w[p] + k * 32) << 16);
                 CK_UNROLL for (int r = 0; r < rows; r++)
-                    sum[r][p] = fma16(splat(x[r][k]), first, sum[r][p]);
+                    sum[r][p] = fma16(splat(x[r][k]), weight, sum[r][p]);
             }
         }
     }
 
-    bool last = k1 == m->in_features;
+    bool last = in.k0 + in.count == m->in_features;
     CK_UNROLL for (int r = 0; r < rows; r++)
         CK_UNROLL for (int p = 0; p < panels; p++)
             store_y(m, row + r, panel + p, sum[r][p], last);
@@ -103,14 +108,14 @@ CK_INLINE void matmul_tile(const int rows, const int panels, const ck_format for
     case (R) * 16 + (P):                                                                       \
         if ((R) <= CK_MAX_ROWS && (R) * (P) <= CK_MAX_ACCUMULATORS) {                          \
             if (m->format == CK_FORMAT_F32)                                                    \
-                matmul_tile(R, P, CK_FORMAT_F32, m, row, panel, k0, k1);                       \
+                matmul_tile(R, P, CK_FORMAT_F32, m, in, row, panel);                           \
             else                                                                               \
-                matmul_tile(R, P, CK_FORMAT_BF16, m, row, panel, k0, k1);                      \
+                matmul_tile(R, P, CK_FORMAT_BF16, m, in, row, panel);                          \
         }                                                                                      \
         break;
 
-static void matmul_tile_of(size_t rows, size_t panels, const ck_matmul *m, size_t row,
-                           size_t panel, size_t k0, size_t k1) {
+static void matmul_tile_of(size_t rows, size_t panels, const ck_matmul *m, tile_input in,
+                           size_t row, size_t panel) {
     switch (rows * 16 + panels) {
         CK_TILE(1, 8) CK_TILE(2, 8) CK_TILE(3, 8)
         CK_TILE(1, 4) CK_TILE(2, 4) CK_TILE(3, 4) CK_TILE(4, 4) CK_TILE(5, 4) CK_TILE(6, 4)
@@ -136,19 +141,41 @@ CK_INLINE size_t tile_rows(size_t remaining, size_t most) {
     return (remaining + tiles - 1) / tiles;
 }
 
-static void matmul(const ck_matmul *m, size_t panel_start, size_t panel_end) {
-    size_t block = m->row_count > CK_MAX_ROWS ? CK_INPUT_BLOCK : m->in_features;
-    size_t tallest = tile_rows(m->row_count, CK_MAX_ROWS);
+/// Passes `count` rows from `row` on over the panels.
+static void matmul_rows(const ck_matmul *m, tile_input in, size_t row, size_t count,
+                        size_t panel_start, size_t panel_end) {
+    size_t tallest = tile_rows(count, CK_MAX_ROWS);
+    const float *x = in.x;
     for (size_t panel = panel_start; panel < panel_end;) {
         size_t width = tile_width(tallest, panel_end - panel);
-        for (size_t k0 = 0; k0 < m->in_features; k0 += block) {
-            size_t k1 = ck_min(k0 + block, m->in_features);
-            for (size_t row = 0; row < m->row_count;) {
-                size_t rows = tile_rows(m->row_count - row, CK_MAX_ROWS);
-                matmul_tile_of(rows, width, m, row, panel, k0, k1);
-                row += rows;
-            }
+        for (size_t done = 0; done < count;) {
+            size_t rows = tile_rows(count - done, CK_MAX_ROWS);
+            in.x = x + done * in.stride;
+            matmul_tile_of(rows, width, m, in, row + done, panel);
+            done += rows;
         }
         panel += width;
+    }
+}
+
+static void matmul(const ck_matmul *m, size_t panel_start, size_t panel_end) {
+    if (m->row_count <= CK_MAX_ROWS) {
+        tile_input in = {m->x, m->x_stride, 0, m->in_features};
+        matmul_rows(m, in, 0, m->row_count, panel_start, panel_end);
+        return;
+    }
+    // Rows often lie a power of two apart, which maps them to the same few cache sets: a block of
+    // them is copied to rows that do not.
+    _Alignas(64) float block[CK_ROW_BLOCK * (CK_INPUT_BLOCK + CK_LANES)];
+    tile_input in = {block, CK_INPUT_BLOCK + CK_LANES, 0, 0};
+    for (in.k0 = 0; in.k0 < m->in_features; in.k0 += CK_INPUT_BLOCK) {
+        in.count = ck_min(CK_INPUT_BLOCK, m->in_features - in.k0);
+        for (size_t row = 0; row < m->row_count; row += CK_ROW_BLOCK) {
+            size_t rows = ck_min(CK_ROW_BLOCK, m->row_count - row);
+            for (size_t r = 0; r < rows; r++)
+                memcpy(block + r * in.stride, m->x + (row + r) * m->x_stride + in.k0,
+                       in.count * sizeof(float));
+            matmul_rows(m, in, row, rows, panel_start, panel_end);
+        }
     }
 }

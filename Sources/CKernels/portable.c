@@ -16,7 +16,6 @@
 #define CK_SHRINK_ROWS 2
 #define CK_SHRINK_ACCUMULATORS 2
 #endif
-#define CK_PREFETCH_BYTES 1024
 
 #include "vector.h"
 

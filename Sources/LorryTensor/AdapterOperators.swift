@@ -88,8 +88,10 @@ public struct VectorSegment {
 private let rowsPerTask = 64
 /// Ranks of a shrink task, a multiple of the widest tile.
 private let ranksPerTask = 8
-/// Columns of an expand task.
-private let columnsPerTask = 512
+/// Columns of an expand task: long runs of B where there are segments enough for all threads.
+private func columnsPerTask(segmentCount: Int, threadCount: Int) -> Int {
+    segmentCount >= 4 * threadCount ? 2048 : 512
+}
 
 /// Number of pieces of `size` that cover `count`.
 private func pieces(_ count: Int, _ size: Int) -> Int { (count + size - 1) / size }
@@ -154,13 +156,15 @@ public func segmentedExpand(
                 || segment.outStart + segment.outFeatures <= yStride, "rows overlap")
     }
     let kernels = pool.kernels
+    let runLength = columnsPerTask(
+        segmentCount: segments.count, threadCount: pool.threadCount)
     pool.runPieces(groupCount: segments.count) { index in
-        pieces(segments[index].outFeatures, columnsPerTask)
+        pieces(segments[index].outFeatures, runLength)
             * pieces(segments[index].rowCount, rowsPerTask)
     } body: { index, piece in
         let segment = segments[index]
-        let columnPieces = pieces(segment.outFeatures, columnsPerTask)
-        let column = piece % columnPieces * columnsPerTask
+        let columnPieces = pieces(segment.outFeatures, runLength)
+        let column = piece % columnPieces * runLength
         let row = piece / columnPieces * rowsPerTask
         var arguments = ck_expand(
             v: v + segment.vOffset, v_stride: segment.vStride, b: segment.b,
@@ -168,7 +172,7 @@ public func segmentedExpand(
             scale: segment.scale, y: y + segment.rowStart * yStride + segment.outStart,
             y_stride: yStride)
         kernels.pointee.expand(
-            &arguments, column, min(column + columnsPerTask, segment.outFeatures), row,
+            &arguments, column, min(column + runLength, segment.outFeatures), row,
             min(row + rowsPerTask, segment.rowCount))
     }
 }

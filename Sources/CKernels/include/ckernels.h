@@ -27,7 +27,7 @@ typedef enum __attribute__((enum_extensibility(closed))) ck_element {
     CK_ELEMENT_BF16 = 2,
 } ck_element;
 
-/// y[row, column] = Σ_k x[row, k] · w[column, k] + bias[column], one FMA chain over k per element.
+/// y[row, column] = Σ_k x[row, k] · w[column, k] + bias[column], one chain over k per element.
 ///
 /// Weights lie in panels of 16 columns, zero-padded past the last column.
 ///   f32:  [panel][k][16]
