@@ -65,8 +65,8 @@ var targets: [Target] = [
         name: "lorry",
         dependencies: [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
-            "LorryTensor", "LorryMetrics", argumentParser, yams, logging, metrics, lifecycle,
-            hummingbird, "CNghttp2", "CZlib", "CPCRE2",
+            "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", argumentParser, yams,
+            logging, metrics, lifecycle, hummingbird, "CNghttp2", "CZlib", "CPCRE2",
         ] + nio,
         swiftSettings: lorrySettings
     ),
@@ -82,6 +82,8 @@ targets += library("LorryEngine", ["LorryModel", "LorryTensor", logging])
 targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
+targets += library("LorrySynth", [])
+targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(
     "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
