@@ -36,7 +36,7 @@ indirect enum Normalizer: Sendable {
             text = text.replacing(pattern: pattern, with: content)
         case .canonicalComposed:
             Self.recompose(&text, unchangedBelow: 0x300) {
-                $0.precomposedStringWithCanonicalMapping
+                Self.composingHangul($0.precomposedStringWithCanonicalMapping)
             }
         case .canonicalDecomposed:
             Self.recompose(&text, unchangedBelow: 0xC0) { $0.decomposedStringWithCanonicalMapping }

@@ -1,0 +1,563 @@
+import Foundation
+import OrderedCollections
+
+/// Runs one rendering of a template.
+final class TemplateInterpreter {
+    enum Flow {
+        case normal, breakLoop, continueLoop
+    }
+
+    /// Arguments of a call, evaluated.
+    struct Arguments {
+        var positional: [TemplateValue] = []
+        var named: OrderedDictionary<String, TemplateValue> = [:]
+    }
+
+    let limits: ChatTemplate.Limits
+    let now: Date
+    private var steps = 0
+    private var depth = 0
+
+    init(limits: ChatTemplate.Limits, now: Date) {
+        self.limits = limits
+        self.now = now
+    }
+
+    func render(_ nodes: [TemplateNode], _ scope: TemplateScope) throws(TemplateError) -> String {
+        var output = ""
+        _ = try run(nodes, scope, &output)
+        return output
+    }
+
+    // MARK: Bounds
+
+    /// Counts work; creating `size` bytes or elements is work too.
+    func charge(_ size: Int = 0) throws(TemplateError) {
+        steps += 1 + size / 64
+        if steps > limits.steps { throw .limit("rendering takes more than \(limits.steps) steps") }
+        if size > limits.outputByteCount {
+            throw .limit("rendering makes a text of more than \(limits.outputByteCount) bytes")
+        }
+    }
+
+    private func enter() throws(TemplateError) {
+        depth += 1
+        if depth > limits.depth {
+            depth -= 1
+            throw .limit("rendering nests deeper than \(limits.depth)")
+        }
+    }
+
+    private func append(_ text: String, to output: inout String) throws(TemplateError) {
+        try charge(text.utf8.count)
+        output += text
+        if output.utf8.count > limits.outputByteCount {
+            throw .limit("rendering makes a text of more than \(limits.outputByteCount) bytes")
+        }
+    }
+
+    // MARK: Statements
+
+    func run(
+        _ nodes: [TemplateNode], _ scope: TemplateScope, _ output: inout String
+    ) throws(TemplateError) -> Flow {
+        try enter()
+        defer { depth -= 1 }
+        for node in nodes {
+            try charge()
+            let flow = try run(node, scope, &output)
+            if flow != .normal { return flow }
+        }
+        return .normal
+    }
+
+    private func run(
+        _ node: TemplateNode, _ scope: TemplateScope, _ output: inout String
+    ) throws(TemplateError) -> Flow {
+        switch node {
+        case .text(let text):
+            try append(text, to: &output)
+        case .output(let expression, let line):
+            try runOutput(expression, line, scope, &output)
+        case .conditional(let branches, let otherwise):
+            for branch in branches where try evaluate(branch.condition, scope).isTrue {
+                return try run(branch.body, scope, &output)
+            }
+            return try run(otherwise, scope, &output)
+        case .loop(let loop):
+            try runLoop(loop, scope, &output)
+        case .assign(let target, let expression):
+            try assign(try evaluate(expression, scope), to: target, scope)
+        case .capture(let target, let filters, let body):
+            let text = try capture(body, TemplateScope(parent: scope))
+            try assign(try apply(filters, to: .string(text), scope), to: target, scope)
+        case .macro(let macro):
+            scope.variables[macro.name] = .macro(MacroValue(macro, scope: scope))
+        case .callBlock(let caller, let call, let line):
+            try runCallBlock(caller, call, line, scope, &output)
+        case .filtered(let filters, let body):
+            let text = try capture(body, TemplateScope(parent: scope))
+            let value = try apply(filters, to: .string(text), scope)
+            try append(try PythonText.string(value), to: &output)
+        case .with(let bindings, let body):
+            let inner = TemplateScope(parent: scope)
+            for (target, expression) in bindings {
+                try assign(try evaluate(expression, scope), to: target, inner)
+            }
+            return try run(body, inner, &output)
+        case .scoped(let body):
+            return try run(body, TemplateScope(parent: scope), &output)
+        case .breakLoop: return .breakLoop
+        case .continueLoop: return .continueLoop
+        }
+        return .normal
+    }
+
+    private func runOutput(
+        _ expression: TemplateExpression, _ line: Int, _ scope: TemplateScope,
+        _ output: inout String
+    ) throws(TemplateError) {
+        do throws(TemplateError) {
+            try append(try PythonText.string(try evaluate(expression, scope)), to: &output)
+        } catch {
+            throw TemplateError(
+                kind: error.kind, message: error.message, line: error.line ?? line)
+        }
+    }
+
+    private func capture(
+        _ body: [TemplateNode], _ scope: TemplateScope
+    ) throws(TemplateError) -> String {
+        var text = ""
+        _ = try run(body, scope, &text)
+        return text
+    }
+
+    private func apply(
+        _ filters: [TemplateFilter], to value: TemplateValue, _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        var value = value
+        for filter in filters {
+            let arguments = try evaluate(filter.arguments, scope)
+            value = try TemplateFilters(self).apply(filter.name, value, arguments)
+        }
+        return value
+    }
+
+    func assign(
+        _ value: TemplateValue, to target: TemplateTarget, _ scope: TemplateScope
+    ) throws(TemplateError) {
+        switch target {
+        case .name(let name):
+            scope.variables[name] = value
+        case .attribute(let name, let attribute):
+            guard case .namespace(let space)? = scope.lookup(name) else {
+                throw .runtime("cannot assign attribute on non-namespace object")
+            }
+            space.attributes[.string(attribute)] = value
+        case .tuple(let targets):
+            let elements = try value.elements()
+            guard elements.count == targets.count else {
+                throw .runtime(
+                    "expected \(targets.count) values to unpack, got \(elements.count)")
+            }
+            for (element, target) in zip(elements, targets) {
+                try assign(element, to: target, scope)
+            }
+        }
+    }
+
+    private func runLoop(
+        _ loop: TemplateLoop, _ scope: TemplateScope, _ output: inout String
+    ) throws(TemplateError) {
+        let sequence = try evaluate(loop.sequence, scope)
+        try runLoop(loop, over: sequence, depth: 0, scope, &output)
+    }
+
+    func runLoop(
+        _ loop: TemplateLoop, over sequence: TemplateValue, depth: Int, _ scope: TemplateScope,
+        _ output: inout String
+    ) throws(TemplateError) {
+        var items = try sequence.elements()
+        try charge(items.count * 8)
+        if let condition = loop.condition {
+            var kept: [TemplateValue] = []
+            for item in items {
+                try charge()
+                let inner = TemplateScope(parent: scope)
+                try assign(item, to: loop.target, inner)
+                if try evaluate(condition, inner).isTrue { kept.append(item) }
+            }
+            items = kept
+        }
+        let state = LoopValue(
+            items, depth: depth, recursion: loop.isRecursive ? (loop, scope) : nil)
+        for (index, item) in items.enumerated() {
+            try charge()
+            state.index = index
+            let inner = TemplateScope(parent: scope)
+            inner.variables["loop"] = .loop(state)
+            try assign(item, to: loop.target, inner)
+            if try run(loop.body, inner, &output) == .breakLoop { break }
+        }
+        if items.isEmpty {
+            _ = try run(loop.otherwise, TemplateScope(parent: scope), &output)
+        }
+    }
+
+    private func runCallBlock(
+        _ caller: TemplateMacro, _ call: TemplateExpression, _ line: Int, _ scope: TemplateScope,
+        _ output: inout String
+    ) throws(TemplateError) {
+        guard case .call(let callee, let arguments, _) = call else { return }
+        var values = try evaluate(arguments, scope)
+        values.named["caller"] = .macro(MacroValue(caller, scope: scope))
+        let result = try self.call(try evaluate(callee, scope), values, line: line)
+        try append(try PythonText.string(result), to: &output)
+    }
+
+    // MARK: Macros
+
+    func call(_ value: MacroValue, _ arguments: Arguments) throws(TemplateError) -> TemplateValue {
+        let macro = value.macro
+        let inner = TemplateScope(parent: value.scope)
+        var named = arguments.named
+        let caller = named.removeValue(forKey: "caller")
+        if let caller {
+            guard macro.specialNames.contains("caller") || macro.parameters.contains("caller")
+            else {
+                throw .runtime("macro '\(macro.name)' takes no keyword argument 'caller'")
+            }
+            inner.variables["caller"] = caller
+        } else if macro.specialNames.contains("caller") {
+            inner.variables["caller"] = .undefined("No caller defined")
+        }
+        let firstDefault = macro.parameters.count - macro.defaults.count
+        for (index, parameter) in macro.parameters.enumerated() {
+            if index < arguments.positional.count {
+                if named[parameter] != nil {
+                    throw .runtime(
+                        "macro '\(macro.name)' got multiple values for argument '\(parameter)'")
+                }
+                inner.variables[parameter] = arguments.positional[index]
+            } else if let given = named.removeValue(forKey: parameter) {
+                inner.variables[parameter] = given
+            } else if index >= firstDefault {
+                inner.variables[parameter] = try evaluate(
+                    macro.defaults[index - firstDefault], inner)
+            } else if inner.variables[parameter] == nil {
+                inner.variables[parameter] = .undefined(
+                    "parameter '\(parameter)' was not provided")
+            }
+        }
+        try bindRest(macro, arguments, named, inner)
+        var output = ""
+        _ = try run(macro.body, inner, &output)
+        return .string(output)
+    }
+
+    private func bindRest(
+        _ macro: TemplateMacro, _ arguments: Arguments,
+        _ named: OrderedDictionary<String, TemplateValue>, _ scope: TemplateScope
+    ) throws(TemplateError) {
+        let extra = Array(arguments.positional.dropFirst(macro.parameters.count))
+        if macro.specialNames.contains("varargs") {
+            scope.variables["varargs"] = .tuple(extra)
+        } else if !extra.isEmpty {
+            throw .runtime(
+                "macro '\(macro.name)' takes not more than \(macro.parameters.count) argument(s)")
+        }
+        if macro.specialNames.contains("kwargs") {
+            var rest: OrderedDictionary<TemplateKey, TemplateValue> = [:]
+            for (name, value) in named { rest[.string(name)] = value }
+            scope.variables["kwargs"] = .dict(rest)
+        } else if let name = named.keys.first {
+            throw .runtime("macro '\(macro.name)' takes no keyword argument '\(name)'")
+        }
+    }
+
+    // MARK: Expressions
+
+    func evaluate(
+        _ arguments: TemplateArguments, _ scope: TemplateScope
+    ) throws(TemplateError) -> Arguments {
+        var result = Arguments()
+        for expression in arguments.positional {
+            result.positional.append(try evaluate(expression, scope).plain)
+        }
+        if let spread = arguments.spread {
+            result.positional += try evaluate(spread, scope).elements()
+        }
+        for (name, expression) in arguments.named {
+            result.named[name] = try evaluate(expression, scope).plain
+        }
+        if let spread = arguments.namedSpread {
+            guard case .dict(let dict) = try evaluate(spread, scope) else {
+                throw .runtime("argument after ** must be a mapping")
+            }
+            for (key, value) in dict {
+                guard case .string(let name) = key else {
+                    throw .runtime("keywords must be strings")
+                }
+                result.named[name] = value
+            }
+        }
+        return result
+    }
+
+    func evaluate(
+        _ expression: TemplateExpression, _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        try charge()
+        try enter()
+        defer { depth -= 1 }
+        switch expression {
+        case .constant(let value): return TemplateValue(value)
+        case .name(let name): return lookup(name, scope)
+        case .list(let elements): return .list(try evaluate(elements, scope))
+        case .tuple(let elements): return .tuple(try evaluate(elements, scope))
+        case .dict(let entries): return try evaluateDict(entries, scope)
+        case .attribute(let base, let name):
+            return try attribute(try evaluate(base, scope).plain, name)
+        case .subscripted(let base, let key):
+            return try item(try evaluate(base, scope).plain, try evaluate(key, scope).plain)
+        case .slice(let base, let start, let stop, let step):
+            return try evaluateSlice(base, [start, stop, step], scope)
+        case .call(let callee, let arguments, let line):
+            let function = try evaluate(callee, scope)
+            return try call(function, try evaluate(arguments, scope), line: line)
+        case .filter(let base, let filter):
+            let value = try evaluate(base, scope)
+            return try apply([filter], to: value, scope)
+        case .test(let base, let name, let arguments):
+            let value = try evaluate(base, scope)
+            let result = try TemplateTests.apply(name, value.plain, try evaluate(arguments, scope))
+            return .bool(result)
+        case .not(let operand): return .bool(!(try evaluate(operand, scope).isTrue))
+        case .and(let operands): return try evaluateLogic(operands, stopsAt: false, scope)
+        case .or(let operands): return try evaluateLogic(operands, stopsAt: true, scope)
+        case .conditional(let value, let condition, let otherwise):
+            if try evaluate(condition, scope).isTrue { return try evaluate(value, scope) }
+            guard let otherwise else {
+                return .undefined("the inline if-expression was false and has no else")
+            }
+            return try evaluate(otherwise, scope)
+        case .compare(let first, let operands): return try evaluateCompare(first, operands, scope)
+        case .concat(let parts): return try evaluateConcat(parts, scope)
+        case .arithmetic(let first, let operands):
+            return try evaluateArithmetic(first, operands, scope)
+        case .negative(let operand):
+            return try TemplateOperators.negate(try evaluate(operand, scope))
+        case .positive(let operand):
+            let value = try evaluate(operand, scope)
+            guard value.number != nil else {
+                throw .runtime("bad operand type for unary +: '\(value.typeName)'")
+            }
+            return value.integer.map { .int($0) } ?? value
+        }
+    }
+
+    private func evaluate(
+        _ expressions: [TemplateExpression], _ scope: TemplateScope
+    ) throws(TemplateError) -> [TemplateValue] {
+        var values: [TemplateValue] = []
+        values.reserveCapacity(expressions.count)
+        for expression in expressions { values.append(try evaluate(expression, scope)) }
+        return values
+    }
+
+    private func lookup(_ name: String, _ scope: TemplateScope) -> TemplateValue {
+        if let value = scope.lookup(name) { return value }
+        if TemplateFunctions.names.contains(name) { return .function(name) }
+        return .undefined("'\(name)' is undefined")
+    }
+
+    private func evaluateDict(
+        _ entries: [(key: TemplateExpression, value: TemplateExpression)], _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        var dict: OrderedDictionary<TemplateKey, TemplateValue> = [:]
+        for entry in entries {
+            dict[try TemplateKey(try evaluate(entry.key, scope))] = try evaluate(entry.value, scope)
+        }
+        return .dict(dict)
+    }
+
+    private func evaluateLogic(
+        _ operands: [TemplateExpression], stopsAt stop: Bool, _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        var value = TemplateValue.none
+        for operand in operands {
+            value = try evaluate(operand, scope)
+            if value.isTrue == stop { break }
+        }
+        return value
+    }
+
+    private func evaluateCompare(
+        _ first: TemplateExpression, _ operands: [(op: String, operand: TemplateExpression)],
+        _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        var left = try evaluate(first, scope)
+        for (op, expression) in operands {
+            let right = try evaluate(expression, scope)
+            guard try TemplateOperators.compare(op, left, right) else { return .bool(false) }
+            left = right
+        }
+        return .bool(true)
+    }
+
+    private func evaluateConcat(
+        _ parts: [TemplateExpression], _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        var text = ""
+        for part in parts { text += try PythonText.string(try evaluate(part, scope)) }
+        try charge(text.utf8.count)
+        return .string(text)
+    }
+
+    private func evaluateArithmetic(
+        _ first: TemplateExpression, _ operands: [(op: String, operand: TemplateExpression)],
+        _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        var left = try evaluate(first, scope)
+        for (op, expression) in operands {
+            let right = try evaluate(expression, scope)
+            left = try TemplateOperators(self).arithmetic(op, left, right)
+        }
+        return left
+    }
+
+    private func evaluateSlice(
+        _ base: TemplateExpression, _ bounds: [TemplateExpression?], _ scope: TemplateScope
+    ) throws(TemplateError) -> TemplateValue {
+        let value = try evaluate(base, scope).plain
+        var numbers: [Int?] = []
+        for bound in bounds {
+            guard let bound else {
+                numbers.append(nil)
+                continue
+            }
+            let number = try evaluate(bound, scope)
+            if case .none = number {
+                numbers.append(nil)
+            } else if let integer = number.integer {
+                numbers.append(integer)
+            } else {
+                throw .runtime("slice indices must be integers or None")
+            }
+        }
+        return try TemplateOperators(self).slice(value, numbers[0], numbers[1], numbers[2])
+    }
+
+    // MARK: Fields
+
+    /// `value.name`: an attribute or method first, an item of a dictionary second.
+    func attribute(_ value: TemplateValue, _ name: String) throws(TemplateError) -> TemplateValue {
+        switch value {
+        case .undefined(let what): throw .runtime(what)
+        case .dict(let dict):
+            if TemplateMethods.isMethod(name, of: value) { return .method(value, name) }
+            if let item = dict[.string(name)] { return item }
+        case .namespace(let space):
+            if let item = space.attributes[.string(name)] { return item }
+        case .loop(let loop):
+            if let item = loop.attribute(name) { return item }
+        case .cycler(let cycler):
+            if !cycler.isJoiner, name == "current", !cycler.items.isEmpty {
+                return cycler.items[cycler.position]
+            }
+            if !cycler.isJoiner, name == "next" || name == "reset" { return .method(value, name) }
+        case .macro(let macro):
+            if name == "name" { return .string(macro.macro.name) }
+            if name == "arguments" {
+                return .tuple(macro.macro.parameters.map { .string($0) })
+            }
+        default:
+            if TemplateMethods.isMethod(name, of: value) { return .method(value, name) }
+        }
+        return .undefined("'\(value.typeName) object' has no attribute '\(name)'")
+    }
+
+    /// `value[key]`: an item first, an attribute second.
+    func item(
+        _ value: TemplateValue, _ key: TemplateValue
+    ) throws(TemplateError) -> TemplateValue {
+        switch value {
+        case .undefined(let what): throw .runtime(what)
+        case .dict(let dict):
+            if let key = try? TemplateKey(key), let item = dict[key] { return item }
+        case .namespace:
+            break
+        case .list(let elements), .tuple(let elements), .lazy(.range, let elements):
+            if let index = key.integer {
+                let position = index < 0 ? elements.count + index : index
+                if elements.indices.contains(position) { return elements[position] }
+                return .undefined("list object has no element \(index)")
+            }
+        case .string(let text):
+            if let index = key.integer {
+                let scalars = text.unicodeScalars
+                try charge(text.utf8.count)
+                let position = index < 0 ? scalars.count + index : index
+                if position >= 0,
+                    let place = scalars.index(
+                        scalars.startIndex, offsetBy: position, limitedBy: scalars.endIndex),
+                    place < scalars.endIndex
+                {
+                    return .string(String(Character(scalars[place])))
+                }
+                return .undefined("str object has no element \(index)")
+            }
+        default: break
+        }
+        if case .string(let name) = key {
+            if case .dict = value, !TemplateMethods.isMethod(name, of: value) {
+                return .undefined("'dict object' has no attribute '\(name)'")
+            }
+            return try attribute(value, name)
+        }
+        return .undefined("'\(value.typeName) object' has no such element")
+    }
+
+    func call(
+        _ callee: TemplateValue, _ arguments: Arguments, line: Int
+    ) throws(TemplateError) -> TemplateValue {
+        do throws(TemplateError) {
+            switch callee {
+            case .macro(let macro): return try call(macro, arguments)
+            case .function(let name):
+                return try TemplateFunctions.call(name, arguments, self)
+            case .method(let receiver, let name):
+                return try TemplateMethods(self).call(name, of: receiver, arguments)
+            case .loop(let loop): return try callLoop(loop, arguments)
+            case .cycler(let cycler): return callJoiner(cycler)
+            case .undefined(let what): throw TemplateError.runtime(what)
+            default: throw TemplateError.runtime("'\(callee.typeName)' object is not callable")
+            }
+        } catch {
+            throw TemplateError(
+                kind: error.kind, message: error.message, line: error.line ?? line)
+        }
+    }
+
+    private func callLoop(
+        _ loop: LoopValue, _ arguments: Arguments
+    ) throws(TemplateError) -> TemplateValue {
+        guard let recursion = loop.recursion else {
+            throw .runtime(
+                "The loop must have the 'recursive' marker to be called recursively.")
+        }
+        guard let sequence = arguments.positional.first else {
+            throw .runtime("a recursive loop needs a sequence")
+        }
+        var output = ""
+        try runLoop(
+            recursion.loop, over: sequence, depth: loop.depth + 1, recursion.scope, &output)
+        return .string(output)
+    }
+
+    private func callJoiner(_ cycler: CyclerValue) -> TemplateValue {
+        defer { cycler.position = 1 }
+        return cycler.position == 0 ? .string("") : cycler.items[0]
+    }
+}
