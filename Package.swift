@@ -60,14 +60,13 @@ var targets: [Target] = [
     system("CNghttp2", pkgConfig: "libnghttp2", apt: "libnghttp2-dev"),
     system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
     system("CPCRE2", pkgConfig: "libpcre2-8", apt: "libpcre2-dev"),
-    system("CArchive", pkgConfig: "libarchive", apt: "libarchive-dev"),
     .target(name: "CKernels", cSettings: kernelSettings),
     .executableTarget(
         name: "lorry",
         dependencies: [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
             "LorryTensor", "LorryMetrics", argumentParser, yams, logging, metrics, lifecycle,
-            hummingbird, "CNghttp2", "CZlib", "CPCRE2", "CArchive",
+            hummingbird, "CNghttp2", "CZlib", "CPCRE2",
         ] + nio,
         swiftSettings: lorrySettings
     ),
@@ -86,7 +85,7 @@ targets += library(
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(
     "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
-    testDependencies: [grdb, crypto])
+    testDependencies: [grdb, crypto, logging, "CZlib"])
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,

@@ -25,6 +25,16 @@ package struct HTTP2Head: Sendable {
     }
 }
 
+/// Error codes of RST_STREAM and GOAWAY that are used here (RFC 9113 §7).
+package enum HTTP2ErrorCode: UInt32, Sendable {
+    case noError = 0
+    case protocolError = 1
+    case internalError = 2
+    case refusedStream = 7
+    case cancel = 8
+    case enhanceYourCalm = 11
+}
+
 /// What happened in an ``HTTP2Session`` while bytes came in or went out, in order.
 package enum HTTP2Event: Sendable {
     case head(stream: Int32, HTTP2Head, endOfStream: Bool)

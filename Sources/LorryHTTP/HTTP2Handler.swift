@@ -1,4 +1,3 @@
-import CNghttp2
 import HTTPTypes
 import Hummingbird
 import Logging
@@ -144,7 +143,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         switch event {
         case .head(let stream, let head, let endOfStream):
             guard let request = head.request else {
-                return session.reset(stream: stream, code: NGHTTP2_PROTOCOL_ERROR)
+                return session.reset(stream: stream, code: .protocolError)
             }
             begin(request, stream: stream, endOfStream: endOfStream)
         case .oversizedHead(let stream, let method):
@@ -168,7 +167,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         case .messageSent(let stream):
             finish(stream)
             if !session.isRemoteClosed(stream: stream) {
-                session.reset(stream: stream, code: NGHTTP2_NO_ERROR)
+                session.reset(stream: stream, code: .noError)
             }
         case .closed(let stream, _, let byPeer):
             guard let request = finish(stream) else { return }
@@ -208,7 +207,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         guard taskCount < 2 * settings.limits.concurrentStreamCount else {
             settings.metrics.refused(.streams)
             settings.metrics.reset(.refused)
-            return session.reset(stream: stream, code: NGHTTP2_REFUSED_STREAM)
+            return session.reset(stream: stream, code: .refusedStream)
         }
         let limit = settings.bodyLimit(of: request)
         if let length = request.headerFields[.contentLength].flatMap({ Int($0) }), length > limit {
@@ -276,7 +275,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         case .end(let trailers): session.finishBody(stream: stream, trailers: trailers)
         case .abort:
             settings.metrics.reset(.handler)
-            session.reset(stream: stream, code: NGHTTP2_INTERNAL_ERROR)
+            session.reset(stream: stream, code: .internalError)
         case .bodyWanted:
             guard running[stream]?.expectsContinue == true,
                 running[stream]?.isReceived == false
@@ -304,7 +303,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             try session?.submitResponse(head, stream: stream, endOfStream: endOfStream)
         } catch {
             settings.logger.debug("response refused", metadata: ["error": "\(error)"])
-            session?.reset(stream: stream, code: NGHTTP2_INTERNAL_ERROR)
+            session?.reset(stream: stream, code: .internalError)
         }
     }
 
@@ -349,7 +348,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         if running.isEmpty {
             if now - idleSince > TimeAmount(settings.limits.idleTimeout) {
                 settings.metrics.refused(.idle)
-                session.terminate(code: NGHTTP2_NO_ERROR)
+                session.terminate(code: .noError)
             }
         }
         for stream in Array(running.keys) { look(at: stream, elapsed: elapsed, now: now) }
@@ -361,7 +360,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         if request.isStalled(at: now, limits: settings.limits) {
             settings.metrics.refused(.responseStalled)
             settings.metrics.reset(.stalled)
-            session?.reset(stream: stream, code: NGHTTP2_CANCEL)
+            session?.reset(stream: stream, code: .cancel)
             return
         }
         guard !request.isReceived, let body = request.exchange.body else { return }

@@ -17,7 +17,7 @@ package final class HTTP2Session {
     /// pointer to `self` that they get is valid whenever they run.
     private var session: OpaquePointer?
     let role: Role
-    let options: HTTP2Options
+    package let options: HTTP2Options
     var streams: [Int32: HTTP2StreamState] = [:]
     var events: [HTTP2Event] = []
     var budget: AbuseBudget
@@ -166,11 +166,11 @@ package final class HTTP2Session {
         nghttp2_session_consume(session, stream, byteCount)
     }
 
-    package func reset(stream: Int32, code: nghttp2_error_code) {
+    package func reset(stream: Int32, code: HTTP2ErrorCode) {
         guard streams[stream] != nil else { return }
         resetByApplication.insert(stream)
         nghttp2_submit_rst_stream(
-            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream, UInt32(code.rawValue))
+            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream, code.rawValue)
     }
 
     /// Whether the peer has ended its side of the stream.
@@ -196,8 +196,8 @@ package final class HTTP2Session {
     }
 
     /// Ends the connection once this GOAWAY is out.
-    package func terminate(code: nghttp2_error_code) {
-        nghttp2_session_terminate_session(session, UInt32(code.rawValue))
+    package func terminate(code: HTTP2ErrorCode) {
+        nghttp2_session_terminate_session(session, code.rawValue)
     }
 
     package func ping() {

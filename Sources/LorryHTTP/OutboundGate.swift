@@ -1,7 +1,9 @@
 import NIOConcurrencyHelpers
 
 /// The client went away, or its stream was reset.
-package struct ConnectionClosed: Error {}
+package struct ConnectionClosed: Error {
+    package init() {}
+}
 
 /// Suspends a response's producer while more than `capacity` bytes wait for the client.
 package final class OutboundGate: Sendable {

@@ -78,6 +78,12 @@ public struct StoredFile: Sendable, Codable, Equatable {
     public let name: String
     public let byteCount: Int
     public let sha256: String
+
+    package init(name: String, byteCount: Int, sha256: String) {
+        self.name = name
+        self.byteCount = byteCount
+        self.sha256 = sha256
+    }
 }
 
 /// A row of `versions`.

@@ -50,6 +50,8 @@ public final class AdapterRegistry: Sendable {
         await writer.close()
     }
 
+    package func journalSettings() throws -> [String] { try core.database.journalSettings() }
+
     /// Number of leases not yet released.
     public var leaseCount: Int { core.withContents { $0.leaseCount } }
     /// Number of names.

@@ -115,6 +115,8 @@ final class ArchiveUnpacker {
             return nil
         }
         guard let name = parts.popLast(), parts.count <= 1 else { throw nested(path) }
+        // macOS puts such a companion of the top folder beside it.
+        if name.hasPrefix("._") { return name }
         let folder = parts.first ?? ""
         guard (topFolder ?? folder) == folder else {
             throw RegistryError(

@@ -39,6 +39,15 @@ final class RegistryDatabase: Sendable {
 
     func close() { try? pool.close() }
 
+    /// The writer's `journal_mode` and `synchronous` (2 is FULL).
+    func journalSettings() throws -> [String] {
+        try pool.writeWithoutTransaction { db in
+            try ["journal_mode", "synchronous"].compactMap {
+                try String.fetchOne(db, sql: "PRAGMA \($0)")
+            }
+        }
+    }
+
     func load() throws -> RegistryContents {
         do {
             return try pool.read { db in

@@ -1,0 +1,90 @@
+import Hummingbird
+import LorryHTTP
+import NIOConcurrencyHelpers
+import NIOCore
+import Testing
+
+@Suite struct OutboundGateTests {
+    @Test func suspendsOverCapacityUntilReleased() async throws {
+        let gate = OutboundGate(capacity: 10)
+        try gate.add(10)
+        try await gate.waitForRoom()
+        try gate.add(5)
+        let isThrough = NIOLockedValueBox(false)
+        let writer = Task {
+            try await gate.waitForRoom()
+            isThrough.withLockedValue { $0 = true }
+        }
+        try await Task.sleep(for: .milliseconds(20))
+        #expect(!isThrough.withLockedValue { $0 })
+        gate.release(5)
+        try await writer.value
+        #expect(gate.pendingByteCount == 10)
+    }
+
+    @Test func closingFailsWaitersAndLaterWrites() async throws {
+        let gate = OutboundGate(capacity: 1)
+        try gate.add(2)
+        let writer = Task { try await gate.waitForRoom() }
+        try await Task.sleep(for: .milliseconds(10))
+        gate.close()
+        await #expect(throws: ConnectionClosed.self) { try await writer.value }
+        #expect(throws: ConnectionClosed.self) { try gate.add(1) }
+    }
+
+    @Test func cancelledWriterStopsWaiting() async throws {
+        let gate = OutboundGate(capacity: 1)
+        try gate.add(2)
+        let writer = Task { try await gate.waitForRoom() }
+        try await Task.sleep(for: .milliseconds(10))
+        writer.cancel()
+        await #expect(throws: CancellationError.self) { try await writer.value }
+    }
+}
+
+@Suite struct InboundBodyTests {
+    @Test func deliversInOrderAndReportsConsumption() async throws {
+        let consumed = NIOLockedValueBox<[Int]>([])
+        let asks = NIOLockedValueBox(0)
+        let body = InboundBody(
+            byteLimit: 100, onFirstAsk: { asks.withLockedValue { $0 += 1 } },
+            onConsume: { count in consumed.withLockedValue { $0.append(count) } })
+        #expect(body.push(ByteBuffer(string: "abc")))
+        #expect(body.push(ByteBuffer(string: "de")))
+        #expect(body.bufferedByteCount == 5)
+        #expect(consumed.withLockedValue { $0 }.isEmpty)
+        body.finish()
+        var text = ""
+        for try await chunk in body { text += String(buffer: chunk) }
+        #expect(text == "abcde")
+        #expect(consumed.withLockedValue { $0 } == [3, 2])
+        #expect(asks.withLockedValue { $0 } == 1)
+    }
+
+    @Test func tooManyBytesThrow413() async throws {
+        let body = InboundBody(byteLimit: 4)
+        #expect(body.push(ByteBuffer(string: "abc")))
+        #expect(!body.push(ByteBuffer(string: "de")))
+        await #expect {
+            for try await _ in body {}
+        } throws: {
+            ($0 as? HTTPError)?.status == .contentTooLarge
+        }
+    }
+
+    @Test func cancelledReaderStops() async throws {
+        let body = InboundBody(byteLimit: 4)
+        let reader = Task { for try await _ in body {} }
+        while !body.isHungry { await Task.yield() }
+        reader.cancel()
+        await #expect(throws: CancellationError.self) { try await reader.value }
+    }
+
+    @Test func failureReachesAWaitingReader() async throws {
+        let body = InboundBody(byteLimit: 4)
+        let reader = Task { for try await _ in body {} }
+        while !body.isHungry { await Task.yield() }
+        body.fail(ConnectionClosed())
+        await #expect(throws: ConnectionClosed.self) { try await reader.value }
+    }
+}
