@@ -83,10 +83,11 @@ import Testing
 
     @Test func uploadAsMultipart() async throws {
         let server = try server()
-        let body = Self.files("w").map { name, content in
-            "--b\r\nContent-Disposition: form-data; name=\"files\"; filename=\"\(name)\"\r\n\r\n"
-                + "\(content)\r\n"
-        }.joined() + "--b--\r\n"
+        let body =
+            Self.files("w").map { name, content in
+                "--b\r\nContent-Disposition: form-data; name=\"files\"; filename=\"\(name)\"\r\n\r\n"
+                    + "\(content)\r\n"
+            }.joined() + "--b--\r\n"
         let answer = try await server.send(
             .put, "/admin/adapters/alpha",
             headers: [.contentType: "multipart/form-data; boundary=b"],
@@ -198,7 +199,8 @@ import Testing
         #expect(
             try await server.post("/admin/adapters/alpha/enable", "").string("state") == "ready")
         #expect(
-            try await server.post("/admin/adapters/alpha/unpin", "").value("pinned") == .bool(false))
+            try await server.post("/admin/adapters/alpha/unpin", "").value("pinned") == .bool(false)
+        )
 
         let removed = try await server.send(.delete, "/admin/adapters/alpha")
         #expect(removed.status == 200)

@@ -90,7 +90,8 @@ import Testing
     @Test func logprobsOfTokens() async throws {
         let server = try TestServer(FakeEngine(saying: "H"))
         let answer = try await server.chat(
-            #"{"messages": [{"role": "user", "content": "a"}], "logprobs": true, "top_logprobs": 2}"#)
+            #"{"messages": [{"role": "user", "content": "a"}], "logprobs": true, "top_logprobs": 2}"#
+        )
         #expect(
             answer.body.contains(
                 #""logprobs":{"content":[{"token":"H","logprob":-0.5,"bytes":[72],"top_logprobs":["#
@@ -108,7 +109,8 @@ import Testing
                 + #""finish_reason":\#(rest)}]}"# + "\n\n"
         }
         let expected =
-            chunk(#"{"role":"assistant","content":""}"#, "null") + chunk(#"{"content":"H"}"#, "null")
+            chunk(#"{"role":"assistant","content":""}"#, "null")
+            + chunk(#"{"content":"H"}"#, "null")
             + chunk(#"{"content":"i"}"#, "null") + chunk("{}", #""stop","stop_reason":null"#)
             + "data: [DONE]\n\n"
         #expect(answer.body.replacing(/"created":\d+/, with: #""created":0"#) == expected)
