@@ -102,7 +102,7 @@ targets += library(
     ],
     testDependencies: [
         "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel", "LorryMetrics",
-        hummingbird, httpTypes, logging, .product(name: "NIOCore", package: "swift-nio"),
+        hummingbird, httpTypes, logging, crypto, .product(name: "NIOCore", package: "swift-nio"),
     ])
 
 let package = Package(

@@ -1,9 +1,9 @@
 import Foundation
+import Logging
 import LorryEngine
 import LorryModel
 import LorryRegistry
 import LorryText
-import Logging
 
 /// What clients are told of the base model.
 public struct ModelCard: Sendable {

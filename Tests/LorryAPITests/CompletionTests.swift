@@ -29,10 +29,11 @@ import Testing
                 == "queue;dur=1.0, load;dur=0.0, prefill;dur=2.5, decode;dur=0.0")
     }
 
-    @Test(arguments: [
-        (#""ab""#, [[97, 98]]), (#"["ab", "c"]"#, [[97, 98], [99]]), ("[5, 6]", [[5, 6]]),
-        ("[[5], [6, 7]]", [[5], [6, 7]]),
-    ] as [(String, [[Int32]])])
+    @Test(
+        arguments: [
+            (#""ab""#, [[97, 98]]), (#"["ab", "c"]"#, [[97, 98], [99]]), ("[5, 6]", [[5, 6]]),
+            ("[[5], [6, 7]]", [[5], [6, 7]]),
+        ] as [(String, [[Int32]])])
     func promptForms(_ json: String, _ tokens: [[Int32]]) async throws {
         let server = try TestServer(
             FakeEngine { request in .init(tokens: request.promptTokens.reversed()) })
@@ -73,7 +74,10 @@ import Testing
 
     @Test(arguments: [
         ("stop string over three tokens", #""stop": "ell""#, "H", #""stop""#, #""ell""#),
-        ("with it", #""stop": ["ell"], "include_stop_str_in_output": true"#, "Hell", #""stop""#, #""ell""#),
+        (
+            "with it", #""stop": ["ell"], "include_stop_str_in_output": true"#, "Hell", #""stop""#,
+            #""ell""#
+        ),
         ("first of several", #""stop": ["o", "l"]"#, "He", #""stop""#, #""l""#),
         ("begun, not met", #""stop": "lox""#, "Hello", #""stop""#, "null"),
         ("length", #""max_tokens": 2"#, "He", #""length""#, "null"),
@@ -189,7 +193,8 @@ import Testing
             """#)
         #expect(
             answer.body.contains(
-                #""tokens":["token_id:99"],"top_logprobs":[{"token_id:99":-0.5,"token_id:65":-1.5}]"#))
+                #""tokens":["token_id:99"],"top_logprobs":[{"token_id:99":-0.5,"token_id:65":-1.5}]"#
+            ))
         #expect(answer.body.contains(#""prompt_token_ids":[5],"token_ids":[99]"#))
     }
 

@@ -77,7 +77,8 @@ import Testing
                 .post, "/v1/completions", headers: [.contentType: "application/json"],
                 body: RequestBody(
                     buffer: ByteBuffer(
-                        string: #"{"prompt": "a", "stream": true, "max_tokens": 9, "n": \#(count)}"#)
+                        string: #"{"prompt": "a", "stream": true, "max_tokens": 9, "n": \#(count)}"#
+                    )
                 ))
             try await response.body.write(
                 CollectingWriter { _ in written.withLock { $0 += 1 } })

@@ -120,7 +120,9 @@ final class FakeStream: GenerationStream {
     static func logprobs(of id: Int32, _ logprob: Float, _ count: Int) -> TokenLogprobs {
         TokenLogprobs(
             logprob: logprob, rank: 1,
-            top: (0..<count).map { .init(id: $0 == 0 ? id : 64 + Int32($0), logprob: logprob - Float($0)) })
+            top: (0..<count).map {
+                .init(id: $0 == 0 ? id : 64 + Int32($0), logprob: logprob - Float($0))
+            })
     }
 
     static func summary(

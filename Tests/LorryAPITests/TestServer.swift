@@ -2,6 +2,7 @@ import Foundation
 import HTTPTypes
 import Hummingbird
 import Logging
+import LorryAPI
 import LorryEngine
 import LorryHTTP
 import LorryMetrics
@@ -10,8 +11,6 @@ import LorryRegistry
 import LorryText
 import NIOCore
 import Synchronization
-
-import LorryAPI
 
 /// The routes over a fake engine and a real registry in a folder of its own, without any socket.
 final class TestServer: Sendable {

@@ -39,7 +39,8 @@ struct BadField: Sendable, CustomTestStringConvertible {
         .init(#""n": 3, "best_of": 2"#, "best_of", "greater than or equal to n"),
         .init(#""best_of": 2, "stream": true"#, "best_of", "must equal n"),
         .init(#""min_tokens": -1"#, "min_tokens", "greater than or equal to 0"),
-        .init(#""min_tokens": 9, "max_tokens": 8"#, "min_tokens", "less than or equal to max_tokens"),
+        .init(
+            #""min_tokens": 9, "max_tokens": 8"#, "min_tokens", "less than or equal to max_tokens"),
         .init(#""max_tokens": -1"#, "max_tokens", "at least"),
         .init(#""max_tokens": 1000"#, "max_tokens", "maximum context length is 64 tokens"),
         .init(#""seed": 1.5"#, "seed", "integer"),
@@ -67,7 +68,8 @@ struct BadField: Sendable, CustomTestStringConvertible {
         .init(#""suffix": "end""#, "suffix", "not supported"),
         .init(#""guided_json": {}"#, "guided_json", "not supported"),
         .init(#""use_beam_search": true"#, "use_beam_search", "not supported"),
-        .init(#""response_format": {"type": "json_object"}"#, "response_format.type", "constrained"),
+        .init(
+            #""response_format": {"type": "json_object"}"#, "response_format.type", "constrained"),
         .init(#""response_format": {"type": "xml"}"#, "response_format.type", "must be"),
         .init(#""lora": [{"id": 0}, {"id": 1}]"#, "lora", "exactly one"),
         .init(#""lora": [{"id": 0, "scale": 0.5}]"#, "lora[0].scale", "must be 1"),

@@ -1,7 +1,7 @@
-import LorryEngine
 import Foundation
 import HTTPTypes
 import Hummingbird
+import LorryEngine
 import LorryRegistry
 
 extension APIRouter {

@@ -66,7 +66,7 @@ extension APIServices {
         do {
             _ = try await AdapterChanges(self, for: call.principal).remove(
                 name: name, expecting: .none)
-        } catch where error.kind == .notFound {
+        } catch  where error.kind == .notFound {
             throw APIError(.notFound, "The lora adapter '\(name)' cannot be found.")
         }
         return .text("Success: LoRA adapter '\(name)' removed successfully.")

@@ -20,7 +20,8 @@ struct ChatRequest: Sendable {
     private static func logprobCount(_ reader: FieldReader) throws(APIError) -> Int? {
         let wanted = try reader.bool("logprobs") ?? false
         let counts = 0...GenerationFields.maximumLogprobCount
-        let top = try reader.integer("top_logprobs", in: counts, "between 0 and \(counts.upperBound)")
+        let top = try reader.integer(
+            "top_logprobs", in: counts, "between 0 and \(counts.upperBound)")
         if let top, top > 0, !wanted {
             throw reader.fail("top_logprobs", "can only be set when logprobs is true.")
         }
@@ -85,7 +86,9 @@ struct Conversation: Sendable {
     }
 
     private static func message(_ fields: FieldReader) throws(APIError) -> Message {
-        guard let role = try fields.string("role") else { throw fields.fail("role", "is required.") }
+        guard let role = try fields.string("role") else {
+            throw fields.fail("role", "is required.")
+        }
         guard roles.contains(role) else {
             throw fields.fail("role", "must be one of \(roles.joined(separator: ", ")).")
         }

@@ -68,10 +68,13 @@ extension Conversation {
     /// Leaves out what the template put after the final message, such as its end token.
     private static func cut(_ text: String, after content: String) throws(APIError) -> String {
         for candidate in [content, content.trimmingSpaces] {
-            if let range = text.ranges(of: candidate).last { return String(text[..<range.upperBound]) }
+            if let range = text.ranges(of: candidate).last {
+                return String(text[..<range.upperBound])
+            }
         }
         throw .invalid(
-            "continue_final_message", "The chat template changes the final message, so it cannot "
+            "continue_final_message",
+            "The chat template changes the final message, so it cannot "
                 + "be continued.")
     }
 }

@@ -102,7 +102,8 @@ struct GenerationFields: Sendable {
             let strings: [StrictJSON] = value.arrayValue ?? [value]
             guard strings.count <= Self.maximumStopStringCount else {
                 throw fields.fail(
-                    "stop", "may hold \(Self.maximumStopStringCount) strings, got \(strings.count).")
+                    "stop", "may hold \(Self.maximumStopStringCount) strings, got \(strings.count)."
+                )
             }
             for string in strings {
                 guard let text = string.stringValue else {

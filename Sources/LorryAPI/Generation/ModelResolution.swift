@@ -39,7 +39,7 @@ extension APIServices {
         let lease: AdapterLease
         do {
             lease = try registry.acquire(wanted, tenant: principal.tenant)
-        } catch where error.kind == .notFound || error.kind == .invalid {
+        } catch  where error.kind == .notFound || error.kind == .invalid {
             throw .modelNotFound(shown)
         } catch {
             throw APIError(error)

@@ -1,6 +1,6 @@
-import HTTPTypes
 import Crypto
 import Foundation
+import HTTPTypes
 import LorryModel
 import LorryText
 import Synchronization
@@ -57,7 +57,8 @@ final class AdapterTextCache: Sendable {
             codec = try load(directory)
         } catch {
             throw APIError(
-                .internalServerError, "The adapter's tokenizer or template cannot be used: \(error)")
+                .internalServerError, "The adapter's tokenizer or template cannot be used: \(error)"
+            )
         }
         state.withLock { state in
             if state.entries.count >= capacity,

@@ -48,7 +48,8 @@ public enum EngineGauges {
         _ now: EngineStatistics, _ modelName: String, _ blockTokenCount: Int,
         to scrape: inout Scrape
     ) {
-        let used = now.kvBlockCount == 0 ? 0 : Double(now.usedKVBlockCount) / Double(now.kvBlockCount)
+        let used =
+            now.kvBlockCount == 0 ? 0 : Double(now.usedKVBlockCount) / Double(now.kvBlockCount)
         scrape.gauge(
             "vllm:kv_cache_usage_perc", help: "Key/value blocks in use, 1 for all.",
             labels: ["model_name": modelName], used)

@@ -1,7 +1,7 @@
-import Logging
 import Foundation
 import HTTPTypes
 import Hummingbird
+import Logging
 import LorryHTTP
 
 /// Who may call a route. There is no default: a route states it.

@@ -29,10 +29,12 @@ extension Response {
         var fields = headers
         fields[.contentType] = "application/json"
         return Response(
-            status: status, headers: fields, body: .init(byteBuffer: ByteBuffer(bytes: value.bytes)))
+            status: status, headers: fields, body: .init(byteBuffer: ByteBuffer(bytes: value.bytes))
+        )
     }
 
-    static func text(_ text: String, contentType: String = "text/plain; charset=utf-8") -> Response {
+    static func text(_ text: String, contentType: String = "text/plain; charset=utf-8") -> Response
+    {
         Response(
             status: .ok, headers: [.contentType: contentType],
             body: .init(byteBuffer: ByteBuffer(string: text)))

@@ -24,7 +24,8 @@ extension APIServices {
     ) throws(APIError) -> JSON {
         if name == card.name { return baseCard }
         let adapters = visibleAdapters(for: principal)
-        let bare = name.hasPrefix("\(card.name):") ? String(name.dropFirst(card.name.count + 1)) : name
+        let bare =
+            name.hasPrefix("\(card.name):") ? String(name.dropFirst(card.name.count + 1)) : name
         guard let record = adapters.first(where: { $0.name == bare }) else {
             throw .modelNotFound(name)
         }

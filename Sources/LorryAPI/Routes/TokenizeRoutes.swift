@@ -1,5 +1,5 @@
-import LorryText
 import Hummingbird
+import LorryText
 
 extension APIRouter {
     mutating func addTokenizeRoutes(_ services: APIServices) {

@@ -86,7 +86,8 @@ struct FieldReader {
             }
             guard id >= 0, id < vocabularySize, let token = Int32(exactly: id) else {
                 throw fail(
-                    key, "holds token id \(id), which is outside the vocabulary of "
+                    key,
+                    "holds token id \(id), which is outside the vocabulary of "
                         + "\(vocabularySize) tokens.")
             }
             ids.append(token)

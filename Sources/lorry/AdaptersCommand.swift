@@ -1,0 +1,182 @@
+import ArgumentParser
+import Foundation
+import LorryModel
+import LorryRegistry
+import LorryTensor
+
+struct AdaptersCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "adapters",
+        abstract: "Work on the adapters of a running server, or of a state directory.",
+        discussion: """
+            Without --state-dir the commands talk to the server at --url. With it they open the \
+            directory themselves, which no server may be using at the time.
+            """,
+        subcommands: [
+            List.self, Add.self, Remove.self, Show.self, Pin.self, Unpin.self, Verify.self,
+        ])
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List the adapters.")
+        @OptionGroup var place: AdapterPlace
+        @Flag(help: "Print JSON, one adapter a line.") var json = false
+
+        func run() async throws {
+            try await place.work { store in
+                let adapters = try await store.list()
+                if json {
+                    for adapter in adapters { print(try adapter.line) }
+                } else {
+                    AdapterTable(adapters).print()
+                }
+            }
+        }
+    }
+
+    struct Add: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Add an adapter's folder, or a new version of an adapter.")
+        @OptionGroup var place: AdapterPlace
+        @Argument(help: "The name that clients use.") var name: String
+        @Argument(help: "A folder in PEFT's format.", completion: .directory) var folder: String
+        @Option(help: "Offline: the base model's folder, which the adapter is checked against.")
+        var model: String?
+
+        func run() async throws {
+            try await place.work(model: model) { store in
+                let (record, isNew) = try await store.add(
+                    name, URL(fileURLWithPath: folder, isDirectory: true))
+                print(
+                    isNew
+                        ? "Added \(record.name) (\(record.method), rank \(record.rank)) as version "
+                            + record.version.prefix(12)
+                        : "\(record.name) has this content already (\(record.version.prefix(12)))")
+            }
+        }
+    }
+
+    struct Remove: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Remove an adapter with its history. Running requests end as they began.")
+        @OptionGroup var place: AdapterPlace
+        @Argument(help: "The adapter's name.") var name: String
+
+        func run() async throws {
+            try await place.work { store in
+                try await store.remove(name)
+                print("Removed \(name)")
+            }
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show one adapter.")
+        @OptionGroup var place: AdapterPlace
+        @Argument(help: "The adapter's name.") var name: String
+
+        func run() async throws {
+            try await place.work { store in print(try await store.show(name).details) }
+        }
+    }
+
+    struct Pin: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Keep an adapter in memory.")
+        @OptionGroup var place: AdapterPlace
+        @Argument(help: "The adapter's name.") var name: String
+
+        func run() async throws {
+            try await place.work { store in
+                try await store.setPinned(name, true)
+                print("Pinned \(name)")
+            }
+        }
+    }
+
+    struct Unpin: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Let an adapter leave memory when others need it.")
+        @OptionGroup var place: AdapterPlace
+        @Argument(help: "The adapter's name.") var name: String
+
+        func run() async throws {
+            try await place.work { store in
+                try await store.setPinned(name, false)
+                print("Unpinned \(name)")
+            }
+        }
+    }
+
+    struct Verify: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Check an adapter's folder against a base model, without registering it.")
+        @Argument(help: "A folder in PEFT's format.", completion: .directory) var folder: String
+        @Option(help: "The base model's folder.", completion: .directory) var model: String
+
+        func run() async throws {
+            let inspect = try AdapterPlace.inspection(model: model)
+            let description = try inspect(URL(fileURLWithPath: folder, isDirectory: true))
+            print(
+                "\(folder) is good: \(description.method), rank \(description.rank), "
+                    + "\(description.targets.joined(separator: " ")), "
+                    + "\(description.parameterCount) parameters, "
+                    + ByteCountText.text(description.byteCount))
+        }
+    }
+}
+
+/// Where the adapters are that a command works on.
+struct AdapterPlace: ParsableArguments {
+    @Option(help: "The server. Also LORRY_URL; http://127.0.0.1:8080 where neither is given.")
+    var url: String?
+    @Option(help: "The server's API key with the role admin. Also LORRY_API_KEY.")
+    var apiKey: String?
+    @Option(help: "Work on this state directory instead of a server.", completion: .directory)
+    var stateDir: String?
+
+    var client: ServerClient {
+        get throws { ServerClient(address: try Self.address(url, apiKey)) }
+    }
+
+    static func address(_ url: String?, _ apiKey: String?) throws -> ServerAddress {
+        let environment = ProcessInfo.processInfo.environment
+        return try ServerAddress(
+            url ?? environment["LORRY_URL"] ?? "http://127.0.0.1:8080",
+            apiKey: apiKey ?? environment["LORRY_API_KEY"])
+    }
+
+    /// Runs `body` on the server's adapters or on the state directory's.
+    func work(
+        model: String? = nil, _ body: (any AdapterStore) async throws -> Void
+    ) async throws {
+        guard let stateDir else { return try await body(RemoteAdapters(client: client)) }
+        guard url == nil else {
+            throw ValidationError("--url and --state-dir exclude each other.")
+        }
+        let inspect: AdapterInspection
+        if let model {
+            inspect = try Self.inspection(model: model)
+        } else {
+            inspect = { _ in
+                throw ClientError("--state-dir needs --model to check an adapter against")
+            }
+        }
+        let registry = try AdapterRegistry(
+            stateDirectory: URL(fileURLWithPath: stateDir, isDirectory: true), inspect: inspect)
+        do {
+            try await body(LocalAdapters(registry: registry))
+        } catch {
+            await registry.close()
+            throw error
+        }
+        await registry.close()
+    }
+
+    static func inspection(model: String) throws -> AdapterInspection {
+        let configuration = try ModelConfiguration(
+            directory: URL(fileURLWithPath: model, isDirectory: true))
+        return { folder in
+            try AdapterCompiler.inspect(
+                directory: folder, configuration: configuration, format: .bf16)
+        }
+    }
+}
