@@ -1,0 +1,47 @@
+import Foundation
+
+/// What the machine offers, as the kernel tells it.
+enum Machine {
+    /// Physical cores that this process may run on: threads beyond them slow the kernels down.
+    static var physicalCoreCount: Int {
+        let allowed = ProcessInfo.processInfo.activeProcessorCount
+        var cores: Set<String> = []
+        for processor in 0..<max(ProcessInfo.processInfo.processorCount, 1) {
+            let path = "/sys/devices/system/cpu/cpu\(processor)/topology/thread_siblings_list"
+            guard let siblings = read(path) else { continue }
+            cores.insert(siblings)
+        }
+        return max(1, min(allowed, cores.isEmpty ? allowed : cores.count))
+    }
+
+    /// Memory that can still be used without swapping, within the control group's limit.
+    static var availableByteCount: Int {
+        var available = field("MemAvailable") ?? 1 << 30
+        if let limit = read("/sys/fs/cgroup/memory.max").flatMap({ Int($0) }),
+            let used = read("/sys/fs/cgroup/memory.current").flatMap({ Int($0) })
+        {
+            available = min(available, max(0, limit - used))
+        }
+        return available
+    }
+
+    static var totalByteCount: Int { field("MemTotal") ?? 0 }
+
+    /// Brand and model of the processor.
+    static var processorName: String {
+        let lines = read("/proc/cpuinfo")?.split(separator: "\n") ?? []
+        let name = lines.first { $0.hasPrefix("model name") }?.split(separator: ":").last
+        return name.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
+    }
+
+    private static func field(_ name: String) -> Int? {
+        let line = read("/proc/meminfo")?.split(separator: "\n").first { $0.hasPrefix("\(name):") }
+        let kibibytes = line?.split(separator: " ").dropFirst().first.flatMap { Int($0) }
+        return kibibytes.map { $0 * 1024 }
+    }
+
+    private static func read(_ path: String) -> String? {
+        guard let data = FileManager.default.contents(atPath: path) else { return nil }
+        return String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+}

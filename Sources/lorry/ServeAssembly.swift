@@ -1,0 +1,267 @@
+import Foundation
+import Hummingbird
+import Logging
+import LorryAPI
+import LorryConfiguration
+import LorryEngine
+import LorryHTTP
+import LorryMetrics
+import LorryModel
+import LorryRegistry
+import LorryTensor
+import LorryText
+import Metrics
+import NIOCore
+import ServiceLifecycle
+
+/// Puts the server's parts together, from the model's files to the listening socket.
+///
+/// Everything that can be wrong with what the user gave is found here, before the server listens.
+struct ServeAssembly {
+    private let settings: ServeSettings
+    private let logger: Logger
+    private let modelDirectory: URL
+    private let modelName: String
+
+    /// - Throws: `StartError` where no model is given and the example is not found.
+    init(settings: ServeSettings, logger: Logger) throws {
+        guard let directory = settings.model.map({ URL(filePath: $0) })
+            ?? BundledExample.modelDirectory()
+        else { throw StartError("no --model is given, and the bundled example is not here") }
+        self.settings = settings
+        self.logger = logger
+        modelDirectory = directory.standardizedFileURL
+        modelName = settings.modelName ?? modelDirectory.lastPathComponent
+    }
+
+    /// Serves until the process is told to stop.
+    func run() async throws {
+        try checkAccess()
+        let workers = try makeWorkers()
+        let model = try loadModel(workers)
+        let text = TextCodec(tokenizer: try loadTokenizer(for: model))
+        let metrics = makeMetrics()
+        let engine = try makeEngine(model, workers, metrics)
+        let registry = try openRegistry(model)
+        try await importAdapters(into: registry)
+        let readiness = Readiness()
+        var services = APIServices(
+            card: ModelCard(name: modelName), version: lorryVersion,
+            engine: EngineService(engine), registry: registry, text: text,
+            tokenizerFile: modelDirectory.appending(path: "tokenizer.json"),
+            keys: try apiKeys(), metrics: metrics, readiness: readiness
+        ) { directory in
+            try AdapterCompiler.compile(directory: directory, model: model)
+        }
+        services.allowedRoots = settings.allowedAdapterRoots.map { URL(filePath: $0) }
+        EngineGauges.add(
+            to: metrics.registry, modelName: modelName,
+            blockTokenCount: KVLayout.blockSize, statistics: engine.statistics)
+        try await serve(services, engine, readiness)
+    }
+
+    // MARK: - Parts
+
+    private func weightFormat() throws -> WeightFormat? {
+        guard let name = settings.weights?.rawValue else { return nil }
+        guard let format = WeightFormat(rawValue: name) else {
+            throw StartError("--weights: \(name) is not supported yet, only f32 and bf16")
+        }
+        return format
+    }
+
+    private func apiKeys() throws -> APIKeys? {
+        guard let path = settings.apiKeysFile else { return nil }
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw StartError("--api-keys: \(path) cannot be read")
+        }
+        return try APIKeys(yaml: String(decoding: data, as: UTF8.self))
+    }
+
+    private static func stateDirectory(_ given: String?) -> URL {
+        if let given { return URL(filePath: given) }
+        let environment = ProcessInfo.processInfo.environment
+        if let state = environment["XDG_STATE_HOME"], !state.isEmpty {
+            return URL(filePath: state).appending(path: "lorry")
+        }
+        return FileManager.default.homeDirectoryForCurrentUser
+            .appending(path: ".local/state/lorry")
+    }
+
+    /// Without keys everyone who can reach the port may do everything.
+    private func checkAccess() throws {
+        let loopback = ["127.0.0.1", "::1", "localhost"]
+        guard settings.apiKeysFile == nil, !settings.allowsUnauthenticated,
+            !loopback.contains(settings.host)
+        else { return }
+        throw StartError(
+            "--host \(settings.host) can be reached from other machines, and without --api-keys "
+                + "everyone may use and change everything; give --api-keys, or "
+                + "--allow-unauthenticated if the network in front is trusted")
+    }
+
+    private func makeWorkers() throws -> WorkerPool {
+        _ = try Kernels.selection.get()
+        return WorkerPool(threadCount: settings.threadCount ?? Machine.physicalCoreCount)
+    }
+
+    private func loadModel(_ workers: WorkerPool) throws -> DecoderModel {
+        let bar = ProgressBar(label: "loading \(modelDirectory.lastPathComponent)")
+        let start = ContinuousClock.now
+        let model = try DecoderModel(
+            directory: modelDirectory, format: try weightFormat(),
+            contextLength: settings.maximumContextLength, pool: workers
+        ) { bar.update($0) }
+        bar.finish()
+        logger.info(
+            "model loaded",
+            metadata: [
+                "model": "\(modelName)", "path": "\(modelDirectory.path)",
+                "architecture": "\(model.configuration.architecture.rawValue)",
+                "weights": "\(model.format.rawValue)", "bytes": "\(model.byteCount)",
+                "context": "\(model.contextLength)", "kernels": "\(Kernels.level.rawValue)",
+                "threads": "\(workers.threadCount)", "took": "\(ContinuousClock.now - start)",
+            ])
+        return model
+    }
+
+    private func loadTokenizer(for model: DecoderModel) throws -> Tokenizer {
+        let tokenizer = try Tokenizer(directory: modelDirectory)
+        guard tokenizer.vocabularySize <= model.configuration.vocabularySize else {
+            throw StartError(
+                "\(modelDirectory.path)/tokenizer.json: has \(tokenizer.vocabularySize) tokens, "
+                    + "the model \(model.configuration.vocabularySize)")
+        }
+        return tokenizer
+    }
+
+    private func makeMetrics() -> ServerMetrics {
+        let registry = PrometheusRegistry(configuration: ServerMetrics.configuration())
+        MetricsSystem.bootstrap(registry)
+        return ServerMetrics(registry: registry, modelName: modelName)
+    }
+
+    private func makeEngine(
+        _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics
+    ) throws -> Engine {
+        let context = min(settings.maximumContextLength ?? .max, model.contextLength)
+        var configuration = EngineConfiguration(
+            memoryBudgetByteCount: settings.memoryBudgetByteCount ?? Self.defaultBudget(),
+            maximumContextLength: context)
+        if let count = settings.maximumBatchTokenCount {
+            configuration.maximumBatchTokenCount = count
+        }
+        if let count = settings.maximumRunningCount { configuration.maximumRunningCount = count }
+        if let count = settings.maximumWaitingCount { configuration.maximumWaitingCount = count }
+        return try Engine(
+            model: model, configuration: configuration, workers: workers,
+            observer: EngineMetrics(registry: metrics.registry, modelName: modelName))
+    }
+
+    /// Most of what is free once the weights are loaded; the rest is for requests, uploads and the
+    /// page cache.
+    private static func defaultBudget() -> Int {
+        max(64 << 20, Machine.availableByteCount / 10 * 7)
+    }
+
+    private func openRegistry(_ model: DecoderModel) throws -> AdapterRegistry {
+        let configuration = model.configuration
+        let format = model.format
+        var registryConfiguration = RegistryConfiguration()
+        registryConfiguration.reservedNames = [modelName]
+        return try AdapterRegistry(
+            stateDirectory: Self.stateDirectory(settings.stateDirectory), configuration: registryConfiguration,
+            log: logger
+        ) { folder in
+            do {
+                return try AdapterCompiler.inspect(
+                    directory: folder, configuration: configuration, format: format)
+            } catch {
+                throw RegistryError(
+                    error.kind == .unsupported ? .unsupported : .invalid, error.message)
+            }
+        }
+    }
+
+    /// Registers the folders of `--adapters`. One that is refused is logged, and ends the start only
+    /// with `--strict-adapters`.
+    private func importAdapters(into registry: AdapterRegistry) async throws {
+        guard let directory = settings.adapters.map({ URL(filePath: $0) }) else { return }
+        let bar = ProgressBar(label: "registering adapters")
+        let outcomes = try await registry.importFolders(in: directory, actor: "serve") {
+            done, total in
+            bar.update(Double(done) / Double(max(total, 1)))
+        }
+        bar.finish()
+        var refused = 0
+        for outcome in outcomes {
+            let name = Logger.MetadataValue.string(outcome.name)
+            switch outcome.result {
+            case .registered(let record):
+                logger.info(
+                    "adapter registered",
+                    metadata: ["adapter": name, "version": "\(record.version)"])
+            case .unchanged: logger.debug("adapter unchanged", metadata: ["adapter": name])
+            case .superseded:
+                logger.notice(
+                    "adapter's folder is older than the registered version, which stays",
+                    metadata: ["adapter": name])
+            case .refused(let error):
+                refused += 1
+                logger.error(
+                    "adapter refused", metadata: ["adapter": name, "reason": "\(error)"])
+            }
+        }
+        if refused > 0, settings.isStrictAboutAdapters {
+            throw StartError("\(refused) of \(outcomes.count) adapters were refused (see above)")
+        }
+    }
+
+    // MARK: - Serving
+
+    private func serve(
+        _ services: APIServices, _ engine: Engine, _ readiness: Readiness
+    ) async throws {
+        var http = HTTPServerConfiguration()
+        http.host = settings.host
+        http.port = settings.port
+        http.tls = settings.tls.map {
+            TLSFiles(certificateChain: $0.certificateChain, privateKey: $0.privateKey)
+        }
+        http.drainTimeout = settings.drainTimeout
+        http.bodyLimit = { request in
+            // Uploads are bounded by the route that stores them.
+            request.path?.hasPrefix("/admin/adapters/") == true ? services.limits.uploadByteCount : nil
+        }
+        let scheme = settings.tls == nil ? "http" : "https"
+        let server = HTTPServer(
+            responder: APIRouter.responder(services), configuration: http, logger: logger
+        ) { address in
+            readiness.advance(to: .ready)
+            Self.announce("\(scheme)://\(Self.hostAndPort(address))")
+        }
+        // Stopped in reverse: not ready any more, then the connections, the engine, the registry.
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [
+                    .init(service: RegistryService(registry: services.registry)),
+                    .init(service: EngineLifecycle(engine: engine)),
+                    .init(service: server),
+                    .init(service: ReadinessService(readiness: readiness)),
+                ],
+                gracefulShutdownSignals: [.sigterm, .sigint],
+                logger: logger))
+        try await group.run()
+    }
+
+    private static func hostAndPort(_ address: SocketAddress) -> String {
+        let host = address.ipAddress ?? "localhost"
+        return (host.contains(":") ? "[\(host)]" : host) + ":\(address.port ?? 0)"
+    }
+
+    /// The one line on standard output, for people and for scripts that wait for it.
+    private static func announce(_ url: String) {
+        print("Lorry is ready on \(url)")
+        fflush(stdout)
+    }
+}
