@@ -12,6 +12,7 @@ lorry_build_packages=(
 # shellcheck disable=SC2034 # used by container-build.sh
 lorry_runtime_packages=(
   libopenblas0-pthread libnghttp2-14 zlib1g libpcre2-8-0 libsqlite3-0 libarchive13
+  libstdc++6
 )
 lorry_swift_minimum=6.2
 lorry_build_flags=(-c release --explicit-target-dependency-import-check error)

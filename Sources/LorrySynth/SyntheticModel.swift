@@ -13,7 +13,7 @@ public enum SyntheticModel {
     /// Writes `folder`: weights in bf16, config, generation config and a byte-level BPE tokenizer
     /// of exactly the shape's vocabulary size. The same shape and seed give the same bytes.
     /// - Throws: `SynthError` for a shape that cannot be, or when `folder` is not free.
-    /// - Complexity: O(parameters); memory stays below 100 MB.
+    /// - Complexity: O(parameters); memory does not grow with them.
     public static func write(
         shape: ModelShape, to folder: URL, seed: UInt64,
         shardByteCount: Int = defaultShardByteCount, progress: SynthProgress = { _, _ in }
