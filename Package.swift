@@ -83,7 +83,7 @@ targets += library(
 targets += library("LorryMetrics", [metrics])
 targets += library(
     "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
-    testDependencies: [grdb, crypto, logging, "CZlib"])
+    testDependencies: ["LorryModel", "CZlib", grdb, crypto, logging])
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,
