@@ -87,7 +87,7 @@ targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(
     "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
-    testDependencies: [grdb, crypto, logging, "CZlib"])
+    testDependencies: ["LorryModel", "CZlib", grdb, crypto, logging])
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,

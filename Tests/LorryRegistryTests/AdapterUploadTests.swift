@@ -102,11 +102,11 @@ struct AdapterUploadTests {
             Refusal("backslashes", naming: "..\\README.md") { $0.add("..\\README.md") },
             Refusal("empty part", naming: "a//README.md") { $0.add("a//README.md") },
             Refusal("empty name", naming: "''") { $0.add("") },
-            Refusal("control character", naming: "README\\u{0A}.md") { $0.add("README\n.md") },
+            Refusal("control character", naming: "README\\n.md") { $0.add("README\n.md") },
             Refusal("hidden bytes after a NUL", naming: "README.md\\0x") { tar in
                 tar.add("README.md") { $0[10] = UInt8(ascii: "x") }
             },
-            Refusal("non-ASCII name", naming: "README\\u{E9}") { tar in
+            Refusal("non-ASCII name", naming: "README\\u{00E9}") { tar in
                 tar.add("READMEé.md")
             },
             Refusal("nested folder", naming: "a/b/README.md") { $0.add("a/b/README.md") },

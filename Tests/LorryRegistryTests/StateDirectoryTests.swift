@@ -43,7 +43,8 @@ struct StateDirectoryTests {
         await registry.close()
         let before = storedVersions(state)
         var bytes = try Data(contentsOf: URL(fileURLWithPath: database))
-        for index in offset..<min(bytes.count, offset + 3000) { bytes[index] = 0xA5 }
+        try #require(bytes.count > offset + 3000)
+        for index in offset..<offset + 3000 { bytes[index] = 0xA5 }
         try bytes.write(to: URL(fileURLWithPath: database))
         let refused = await error { _ = try openRegistry(state) }
         #expect(refused?.kind == .damaged, "\(refused?.message ?? "opened")")
