@@ -57,24 +57,28 @@ struct ChatCommand: AsyncParsableCommand {
 }
 
 /// Ctrl-C: stops the answer under way, else the program.
-private final class Interrupts: Sendable {
-    private let handler = Mutex<(@Sendable () -> Void)?>(nil)
+private final class Interrupts {
+    private final class Handler: Sendable {
+        let body = Mutex<(@Sendable () -> Void)?>(nil)
+    }
+
+    private let handler = Handler()
     private let source: any DispatchSourceSignal
 
     init() {
         signal(SIGINT, SIG_IGN)
         source = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
-        source.setEventHandler { [weak self] in
-            guard let current = self?.handler.withLock({ $0 }) else {
+        source.setEventHandler { [handler] in
+            guard let body = handler.body.withLock({ $0 }) else {
                 print("")
                 Foundation.exit(130)
             }
-            current()
+            body()
         }
         source.resume()
     }
 
-    func watch(_ body: (@Sendable () -> Void)?) { handler.withLock { $0 = body } }
+    func watch(_ body: (@Sendable () -> Void)?) { handler.body.withLock { $0 = body } }
 }
 
 private enum Terminal {
@@ -208,7 +212,8 @@ private struct Chat: Sendable {
                     }
                 }
             }
-        } catch  where Task.isCancelled {
+        } catch {
+            guard Task.isCancelled else { throw error }
             Terminal.show(" …")
         }
         return shown.withLock { $0 }

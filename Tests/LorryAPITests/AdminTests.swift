@@ -1,5 +1,6 @@
 import Foundation
 import HTTPTypes
+import Hummingbird
 import LorryAPI
 import LorryEngine
 import LorryModel
@@ -73,7 +74,7 @@ import Testing
         #expect(try answer.string("tenant") == "default")
         #expect(try answer.string("state") == "ready")
         #expect(try answer.value("pinned") == .bool(false))
-        #expect(try #require(answer.string("created")).hasSuffix("Z"))
+        #expect(try #require(try answer.string("created")).hasSuffix("Z"))
         let again = try await put(server, "alpha")
         #expect(again.status == 200)
         #expect(try again.string("version") == version)
@@ -136,7 +137,7 @@ import Testing
         let pickle = Self.tar([("adapter_model.bin", "x")])
         let refused = try await send("application/x-tar", pickle)
         #expect((400..<500).contains(refused.status))
-        #expect(try #require(refused.string("error.message")).contains("adapter_model.bin"))
+        #expect(try #require(try refused.string("error.message")).contains("adapter_model.bin"))
         #expect(try await send("multipart/form-data; boundary=b", Array("--b".utf8)).status == 400)
         #expect(try await put(server, "bad%20name").status == 400)
         #expect(try await put(server, "base").status == 409)

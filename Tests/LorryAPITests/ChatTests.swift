@@ -63,7 +63,7 @@ import Testing
         let server = try TestServer(FakeEngine(saying: "x"), template: nil)
         let answer = try await server.chat(#"{"messages": [{"role": "user", "content": "hi"}]}"#)
         #expect(answer.status == 400)
-        #expect(try #require(answer.string("error.message")).contains("no chat template"))
+        #expect(try #require(try answer.string("error.message")).contains("no chat template"))
     }
 
     @Test func templateThatRefuses() async throws {
@@ -71,7 +71,7 @@ import Testing
             FakeEngine(saying: "x"), template: "{{ raise_exception('only users') }}")
         let answer = try await server.chat(#"{"messages": [{"role": "user", "content": "hi"}]}"#)
         #expect(answer.status == 400)
-        #expect(try #require(answer.string("error.message")).contains("only users"))
+        #expect(try #require(try answer.string("error.message")).contains("only users"))
     }
 
     @Test func answerHasItsShape() async throws {

@@ -2,6 +2,7 @@ import HTTPTypes
 import LorryAPI
 import LorryEngine
 import LorryModel
+import Synchronization
 import Testing
 
 @Suite struct CompletionTests {

@@ -39,7 +39,8 @@ import Testing
             let value = Float(bitPattern: UInt32.random(in: 0...UInt32.max, using: &generator))
             guard value.isFinite else { continue }
             let text = JSON.float(value).text
-            let read = try #require(StrictJSON(parsing: text.utf8).numberValue, "\(text)")
+            let read = try #require(
+                try StrictJSON(parsing: text.utf8).numberValue, "\(text)")
             #expect(Float(read).bitPattern == value.bitPattern, "\(text)")
         }
     }

@@ -3,6 +3,7 @@ import HTTPTypes
 import LorryAPI
 import LorryEngine
 import LorryMetrics
+import Synchronization
 import Testing
 
 @Suite struct MetricsTests {

@@ -2,6 +2,8 @@ import HTTPTypes
 import LorryAPI
 import LorryEngine
 import LorryModel
+import LorryRegistry
+import Synchronization
 import Testing
 
 @Suite struct ModelTests {
@@ -67,7 +69,7 @@ import Testing
         let answer = try await server.complete("{\"prompt\": \"a\", \(json)}")
         #expect(answer.status == 404, "\(answer.body)")
         #expect(try answer.string("error.type") == "NotFoundError")
-        #expect(try #require(answer.string("error.message")).hasSuffix("does not exist."))
+        #expect(try #require(try answer.string("error.message")).hasSuffix("does not exist."))
     }
 
     @Test func aRequestKeepsItsVersion() async throws {

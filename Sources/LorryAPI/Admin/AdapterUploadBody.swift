@@ -1,6 +1,7 @@
 import HTTPTypes
 import Hummingbird
 import LorryRegistry
+import NIOCore
 
 /// The ways in which an adapter's files may arrive.
 enum AdapterUploadBody {
@@ -32,22 +33,22 @@ enum AdapterUploadBody {
 
     /// Streams the body into `upload`.
     func write(_ request: Request, to upload: AdapterUpload, _ services: APIServices) async throws {
+        var budget = try ByteBudget(request, limit: services.limits.uploadByteCount)
         switch self {
         case .archive:
-            try await Self.forEachChunk(of: request, services) { bytes in
-                try await upload.writeArchive(bytes)
+            for try await buffer in request.body {
+                try budget.take(buffer.readableBytes)
+                try await upload.writeArchive(Array(buffer.readableBytesView))
             }
         case .multipart(let contentType):
-            var parser = try Self.checked { () throws(MultipartParser.Failure) in
-                try MultipartParser(contentType: contentType)
-            }
-            try await Self.forEachChunk(of: request, services) { bytes in
-                let events = try Self.checked { () throws(MultipartParser.Failure) in
-                    try parser.push(bytes)
+            var parser = try MultipartParser(contentType: contentType)
+            for try await buffer in request.body {
+                try budget.take(buffer.readableBytes)
+                for event in try parser.push(buffer.readableBytesView) {
+                    try await Self.apply(event, to: upload)
                 }
-                for event in events { try await Self.apply(event, to: upload) }
             }
-            try Self.checked { () throws(MultipartParser.Failure) in try parser.finish() }
+            try parser.finish()
         case .folder:
             let fields = try await request.jsonObject(byteLimit: services.limits.jsonByteCount)
             guard let path = try fields.string("path") else {
@@ -69,28 +70,22 @@ enum AdapterUploadBody {
         }
     }
 
-    private static func checked<Result>(
-        _ work: () throws(MultipartParser.Failure) -> Result
-    ) throws(APIError) -> Result {
-        do {
-            return try work()
-        } catch {
-            throw APIError(.badRequest, "\(error)")
-        }
-    }
+    /// What a body may still bring.
+    private struct ByteBudget {
+        private let limit: Int
+        private var left: Int
 
-    private static func forEachChunk(
-        of request: Request, _ services: APIServices, _ body: ([UInt8]) async throws -> Void
-    ) async throws {
-        let limit = services.limits.uploadByteCount
-        if let text = request.headers[.contentLength], let length = Int(text), length > limit {
-            throw Request.tooLarge(limit)
+        init(_ request: Request, limit: Int) throws(APIError) {
+            self.limit = limit
+            left = limit
+            if let text = request.headers[.contentLength], let length = Int(text), length > limit {
+                throw Request.tooLarge(limit)
+            }
         }
-        var count = 0
-        for try await buffer in request.body {
-            count += buffer.readableBytes
-            guard count <= limit else { throw Request.tooLarge(limit) }
-            try await body(Array(buffer.readableBytesView))
+
+        mutating func take(_ count: Int) throws(APIError) {
+            left -= count
+            guard left >= 0 else { throw Request.tooLarge(limit) }
         }
     }
 }

@@ -34,17 +34,23 @@ extension APIServices {
         }
         let replaces = try fields.bool("load_inplace") ?? false
         let tenant = call.principal.tenant
-        guard replaces || (try? registry.record(name: name, tenant: tenant)) == nil else {
+        let known = try? registry.record(name: name, tenant: tenant)
+        guard replaces || known == nil else {
             throw Self.userError(
                 "The lora adapter '\(name)' has already been loaded. If you want to load the "
                     + "adapter in place, set 'load_inplace' to True.")
         }
-        let folder: URL
-        do {
-            folder = try LocalFolder.resolve(path, below: allowedRoots)
-        } catch {
+        guard let folder = try? LocalFolder.resolve(path, below: allowedRoots) else {
             throw APIError(.notFound, "Loading lora \(name) failed: No adapter found for \(path)")
         }
+        let upload = try await stagedFolder(folder)
+        _ = try await AdapterChanges(self, for: call.principal).add(
+            name: name, from: upload,
+            expecting: replaces ? .none : Precondition(ifNoneMatch: .any))
+        return .text("Success: LoRA adapter '\(name)' added successfully.")
+    }
+
+    private func stagedFolder(_ folder: URL) async throws(RegistryError) -> AdapterUpload {
         let upload = try registry.makeUpload()
         do {
             try await upload.copyFolder(folder)
@@ -52,10 +58,7 @@ extension APIServices {
             await upload.discard()
             throw error
         }
-        _ = try await AdapterChanges(self, for: call.principal).add(
-            name: name, from: upload,
-            expecting: replaces ? .none : Precondition(ifNoneMatch: .any))
-        return .text("Success: LoRA adapter '\(name)' added successfully.")
+        return upload
     }
 
     fileprivate func unloadLora(_ call: Call) async throws -> Response {
@@ -66,7 +69,8 @@ extension APIServices {
         do {
             _ = try await AdapterChanges(self, for: call.principal).remove(
                 name: name, expecting: .none)
-        } catch  where error.kind == .notFound {
+        } catch {
+            guard error.kind == .notFound else { throw error }
             throw APIError(.notFound, "The lora adapter '\(name)' cannot be found.")
         }
         return .text("Success: LoRA adapter '\(name)' removed successfully.")

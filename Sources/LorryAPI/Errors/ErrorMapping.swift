@@ -76,6 +76,7 @@ extension APIError {
             self.init(
                 error.kind == .unsupported ? .unprocessableContent : .badRequest, error.message)
         case let error as TokenizerError: self.init(.badRequest, "\(error)")
+        case let error as MultipartParser.Failure: self.init(.badRequest, "\(error)")
         case is NIOTooManyBytesError:
             self.init(.contentTooLarge, "The body is larger than the limit.")
         case let error as any HTTPResponseError:

@@ -39,10 +39,9 @@ extension APIServices {
         let lease: AdapterLease
         do {
             lease = try registry.acquire(wanted, tenant: principal.tenant)
-        } catch  where error.kind == .notFound || error.kind == .invalid {
-            throw .modelNotFound(shown)
         } catch {
-            throw APIError(error)
+            let isUnknown = error.kind == .notFound || error.kind == .invalid
+            throw isUnknown ? .modelNotFound(shown) : APIError(error)
         }
         let codec = try adapterTexts.codec(
             version: lease.record.version.digest, directory: lease.directory)

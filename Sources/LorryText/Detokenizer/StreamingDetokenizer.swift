@@ -29,6 +29,11 @@ public struct StreamingDetokenizer: Sendable {
         public var text: String
         /// The stop string that ended the text; nothing follows it.
         public var stop: String?
+
+        public init(text: String, stop: String? = nil) {
+            self.text = text
+            self.stop = stop
+        }
     }
 
     private let tokenizer: Tokenizer

@@ -37,6 +37,12 @@ public indirect enum JSONValue: Sendable, Hashable {
         return value
     }
 
+    /// An object's members in the text's order; nil for other values.
+    public var members: [(key: String, value: JSONValue)]? {
+        guard case .object(let members) = self else { return nil }
+        return members.map { ($0.key, $0.value) }
+    }
+
     public var isNull: Bool {
         self == .null
     }
