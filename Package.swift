@@ -46,6 +46,8 @@ let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hum
 let httpTypes: Target.Dependency = .product(name: "HTTPTypes", package: "swift-http-types")
 let lifecycle: Target.Dependency = .product(
     name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(
+    name: "UnixSignals", package: "swift-service-lifecycle")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metrics")
 let coreMetrics: Target.Dependency = .product(name: "CoreMetrics", package: "swift-metrics")
@@ -66,7 +68,8 @@ var targets: [Target] = [
         dependencies: [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
             "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", argumentParser, yams,
-            logging, metrics, lifecycle, hummingbird, "CNghttp2", "CZlib", "CPCRE2",
+            logging, metrics, lifecycle, signals, hummingbird, "CNghttp2", "CZlib", "CPCRE2",
+            "COpenBLAS",
         ] + nio,
         swiftSettings: lorrySettings
     ),

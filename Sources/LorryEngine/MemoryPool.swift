@@ -32,7 +32,8 @@ final class MemoryPool {
         blockCount = min(budgetByteCount / blockByteCount, Int(Int32.max))
         guard blockCount > 0 else {
             throw PoolError(
-                "a memory budget of \(budgetByteCount) bytes holds no KV block of \(blockByteCount)")
+                "a memory budget of \(budgetByteCount) bytes holds no KV block of \(blockByteCount)"
+            )
         }
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         guard

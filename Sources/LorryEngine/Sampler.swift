@@ -110,7 +110,8 @@ struct CandidateFilter {
         let greatest = logits.max() ?? 0
         var candidates: [Candidate] = []
         // exp underflows to an irrelevant weight long before this.
-        let floor = max(greatest - 80, parameters.minP > 0 ? greatest + log(parameters.minP) : -.infinity)
+        let floor = max(
+            greatest - 80, parameters.minP > 0 ? greatest + log(parameters.minP) : -.infinity)
         for (index, logit) in logits.enumerated() where logit >= floor {
             candidates.append(.init(id: Int32(index), weight: Double(exp(logit - greatest))))
         }

@@ -86,7 +86,9 @@ final class Scheduler {
 
         func plan() -> StepPlan {
             let sorted = entries.values.sorted { a, b in
-                let (x, y) = (a.sequence.adapterID?.digest ?? "", b.sequence.adapterID?.digest ?? "")
+                let (x, y) = (
+                    a.sequence.adapterID?.digest ?? "", b.sequence.adapterID?.digest ?? ""
+                )
                 return (x, a.sequence.id) < (y, b.sequence.id)
             }
             return StepPlan(entries: sorted, preempted: preempted)

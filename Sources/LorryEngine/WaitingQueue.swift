@@ -42,7 +42,8 @@ final class WaitingQueue: Sendable {
         state.withLock { state in
             if let last = state.lastStart {
                 let interval = now - last
-                state.startInterval = state.startInterval.map { ($0 * 7 + interval) / 8 } ?? interval
+                state.startInterval =
+                    state.startInterval.map { ($0 * 7 + interval) / 8 } ?? interval
             }
             state.lastStart = now
         }

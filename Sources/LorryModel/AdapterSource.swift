@@ -21,7 +21,8 @@ public struct AdapterSource: Sendable {
         guard file.bytes.count <= Self.maximumConfigurationByteCount else {
             throw AdapterError(
                 .invalid,
-                "\(Self.configurationFile): larger than \(Self.maximumConfigurationByteCount) bytes")
+                "\(Self.configurationFile): larger than \(Self.maximumConfigurationByteCount) bytes"
+            )
         }
         let value: StrictJSON
         do { value = try StrictJSON(parsing: file.bytes) } catch {
@@ -63,7 +64,8 @@ public struct AdapterSource: Sendable {
     func checkElements() throws(AdapterError) {
         for (name, tensor) in tensors {
             guard tensor.elementType != nil else {
-                throw badTensor(name, "has dtype \(tensor.dtype.rawValue), expected F32, F16 or BF16")
+                throw badTensor(
+                    name, "has dtype \(tensor.dtype.rawValue), expected F32, F16 or BF16")
             }
             guard tensor.isFinite else { throw badTensor(name, "has a NaN or an infinity") }
         }

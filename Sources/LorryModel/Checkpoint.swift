@@ -67,7 +67,8 @@ struct Checkpoint {
             throw ModelError("tensor '\(name)' has shape \(tensor.shape), expected \(shape)")
         }
         guard tensor.elementType != nil else {
-            throw ModelError("tensor '\(name)' has dtype \(tensor.dtype), expected F32, F16 or BF16")
+            throw ModelError(
+                "tensor '\(name)' has dtype \(tensor.dtype), expected F32, F16 or BF16")
         }
         return tensor
     }

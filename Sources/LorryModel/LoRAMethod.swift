@@ -47,7 +47,8 @@ struct LoRAMethod: PEFTMethod {
                 up.name, "has shape \(up.shape), expected [\(outFeatures), \(rank)]")
         }
         guard (1...Self.maximumRank).contains(rank) else {
-            throw source.badTensor(down.name, "has rank \(rank), served are 1 to \(Self.maximumRank)")
+            throw source.badTensor(
+                down.name, "has rank \(rank), served are 1 to \(Self.maximumRank)")
         }
         let scaling = try options.scaling(module.path, rank: rank, tensor: down.name, source)
         builder.addLowRank(

@@ -121,7 +121,8 @@ struct LoRAOptions {
         source.configuration[field].flatMap { $0.isNull ? nil : $0 }
     }
 
-    private static func flag(_ field: String, _ source: AdapterSource) throws(AdapterError) -> Bool {
+    private static func flag(_ field: String, _ source: AdapterSource) throws(AdapterError) -> Bool
+    {
         guard let value = present(field, source) else { return false }
         guard let flag = value.boolValue else { throw source.bad(field, "is not true or false") }
         return flag

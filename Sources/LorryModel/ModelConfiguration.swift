@@ -114,7 +114,9 @@ public enum LinearGroup: Int, Sendable, CaseIterable, Hashable {
 }
 
 extension ModelConfiguration {
-    public func inFeatures(of group: LinearGroup) -> Int { dimensions(of: group.sites[0]).inFeatures }
+    public func inFeatures(of group: LinearGroup) -> Int {
+        dimensions(of: group.sites[0]).inFeatures
+    }
 
     public func outFeatures(of group: LinearGroup) -> Int {
         group.sites.reduce(0) { $0 + dimensions(of: $1).outFeatures }

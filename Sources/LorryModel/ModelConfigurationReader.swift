@@ -131,7 +131,8 @@ extension ModelConfiguration {
 
     private static func parseRope(_ file: ConfigurationFile) throws(ModelError) -> RopeConfiguration
     {
-        let field = file["rope_parameters"].map { $0.isNull } == false ? "rope_parameters" : "rope_scaling"
+        let field =
+            file["rope_parameters"].map { $0.isNull } == false ? "rope_parameters" : "rope_scaling"
         let defaultTheta = try file.number("rope_theta") ?? 10_000
         guard let value = file[field], !value.isNull else {
             return RopeConfiguration(theta: Float(defaultTheta))
@@ -179,7 +180,8 @@ extension ModelConfiguration {
             return everywhere
         case .mistral:
             // transformers' MistralConfig means 4096 where the field is missing, none where null.
-            let window = file["sliding_window"] == nil ? 4096 : try file.optionalSize("sliding_window")
+            let window =
+                file["sliding_window"] == nil ? 4096 : try file.optionalSize("sliding_window")
             return [Int?](repeating: window, count: layerCount)
         case .qwen2:
             guard try file.flag("use_sliding_window") ?? false else { return everywhere }

@@ -93,7 +93,8 @@ public struct SafetensorsFile: Sendable {
         _ name: String, _ value: StrictJSON, _ data: UnsafeRawBufferPointer, _ owner: MappedFile,
         _ fail: (String) -> SafetensorsError
     ) throws(SafetensorsError) -> (Tensor, Range<Int>) {
-        guard !name.isEmpty, name.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F })
+        guard !name.isEmpty,
+            name.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F })
         else { throw fail("a tensor's name is empty or has control characters") }
         guard let fields = value.objectValue else { throw fail("tensor '\(name)' is no object") }
         for (key, _) in fields.members where !["dtype", "shape", "data_offsets"].contains(key) {

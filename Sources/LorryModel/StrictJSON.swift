@@ -120,7 +120,8 @@ extension StrictJSON {
             }
         }
 
-        mutating func parseWord(_ word: String, _ value: StrictJSON) throws(ParseError) -> StrictJSON
+        mutating func parseWord(_ word: String, _ value: StrictJSON) throws(ParseError)
+            -> StrictJSON
         {
             let utf8 = word.utf8
             guard bytes[position...].starts(with: utf8) else { throw fail("unknown word") }

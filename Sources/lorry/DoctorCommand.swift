@@ -4,6 +4,7 @@ import COpenBLAS
 import CPCRE2
 import CZlib
 import Foundation
+import LorryConfiguration
 import LorryModel
 import LorryTensor
 import LorryText
@@ -28,8 +29,12 @@ struct DoctorCommand: AsyncParsableCommand {
         completion: .directory)
     var adapters: [String] = []
 
+    private static var example: URL? {
+        BundledExample.locate(executable: URL(filePath: "/proc/self/exe"))?.model
+    }
+
     func validate() throws {
-        guard adapters.isEmpty || model != nil || BundledExample.modelDirectory() != nil else {
+        guard adapters.isEmpty || model != nil || Self.example != nil else {
             throw ValidationError("--adapter needs --model: an adapter belongs to a base model")
         }
     }
@@ -50,7 +55,8 @@ struct DoctorCommand: AsyncParsableCommand {
         section("Machine")
         row("processor", Machine.processorName)
         row("cores", "\(Machine.physicalCoreCount) physical")
-        let memory = "\(format(Machine.availableByteCount)) of \(format(Machine.totalByteCount)) free"
+        let memory =
+            "\(format(Machine.availableByteCount)) of \(format(Machine.totalByteCount)) free"
         row("memory", memory)
         var limit = rlimit()
         if getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 {
@@ -88,7 +94,7 @@ struct DoctorCommand: AsyncParsableCommand {
     }
 
     private func checkFolders() throws -> Int {
-        guard let directory = model.map({ URL(filePath: $0) }) ?? BundledExample.modelDirectory()
+        guard let directory = model.map({ URL(filePath: $0) }) ?? Self.example
         else { return 1 }
         section("Model \(directory.path)")
         let loaded: DecoderModel

@@ -7,10 +7,12 @@ struct LineLogHandler: LogHandler {
     var metadata: Logger.Metadata = [:]
     var logLevel: Logger.Level
     private let label: String
-    private let format: ServeSettings.LogFormat
+    private let format: ServeConfiguration.LogFormat
     private let usesColor: Bool
+    var metadataProvider: Logger.MetadataProvider?
+    private static let timeFormat = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
 
-    init(label: String, format: ServeSettings.LogFormat, level: Logger.Level) {
+    init(label: String, format: ServeConfiguration.LogFormat, level: Logger.Level) {
         self.label = label
         self.format = format
         logLevel = level
@@ -23,8 +25,10 @@ struct LineLogHandler: LogHandler {
     }
 
     func log(event: LogEvent) {
-        let fields = metadata.merging(event.metadata ?? [:]) { $1 }
-        let time = Date.now.formatted(.iso8601.time(includingFractionalSeconds: true))
+        var fields = metadata.merging(metadataProvider?.get() ?? [:]) { $1 }
+        fields.merge(event.metadata ?? [:]) { $1 }
+        if let error = event.error { fields["error"] = "\(error)" }
+        let time = Self.timeFormat.format(Date.now)
         let line =
             switch format {
             case .text: text(event, time, fields)
@@ -34,7 +38,8 @@ struct LineLogHandler: LogHandler {
     }
 
     private func text(_ event: LogEvent, _ time: String, _ fields: Logger.Metadata) -> String {
-        let level = event.level.rawValue.uppercased().padding(toLength: 8, withPad: " ", startingAt: 0)
+        let level = event.level.rawValue.uppercased().padding(
+            toLength: 8, withPad: " ", startingAt: 0)
         let pairs = fields.sorted { $0.key < $1.key }.map { " \($0.key)=\(quoted("\($0.value)"))" }
         let shown = usesColor ? "\(color(event.level))\(level)\u{1B}[0m" : level
         return "\(time) \(shown) \(event.message)\(pairs.joined())"
@@ -51,12 +56,15 @@ struct LineLogHandler: LogHandler {
 
     /// Values with spaces or quotes stay one word for whoever splits the line.
     private func quoted(_ value: String) -> String {
-        let isPlain = !value.isEmpty && value.allSatisfy { !$0.isWhitespace && $0 != "\"" && $0 != "=" }
+        let isPlain =
+            !value.isEmpty && value.allSatisfy { !$0.isWhitespace && $0 != "\"" && $0 != "=" }
         return isPlain ? value : String(reflecting: value)
     }
 
     private func json(_ event: LogEvent, _ time: String, _ fields: Logger.Metadata) -> String {
-        var object: [String: Any] = fields.mapValues { plain($0) }
+        // Fields of their own object cannot hide the line's own.
+        var object: [String: Any] = [:]
+        if !fields.isEmpty { object["fields"] = fields.mapValues { plain($0) } }
         object["time"] = time
         object["level"] = event.level.rawValue
         object["logger"] = label

@@ -13,20 +13,22 @@ import LorryText
 import Metrics
 import NIOCore
 import ServiceLifecycle
+import UnixSignals
 
 /// Puts the server's parts together, from the model's files to the listening socket.
 ///
 /// Everything that can be wrong with what the user gave is found here, before the server listens.
 struct ServeAssembly {
-    private let settings: ServeSettings
+    private let settings: ServeConfiguration
     private let logger: Logger
     private let modelDirectory: URL
     private let modelName: String
 
     /// - Throws: `StartError` where no model is given and the example is not found.
-    init(settings: ServeSettings, logger: Logger) throws {
-        guard let directory = settings.model.map({ URL(filePath: $0) })
-            ?? BundledExample.modelDirectory()
+    init(settings: ServeConfiguration, logger: Logger) throws {
+        guard
+            let directory = settings.model.map({ URL(filePath: $0) })
+                ?? BundledExample.locate(executable: URL(filePath: "/proc/self/exe"))?.model
         else { throw StartError("no --model is given, and the bundled example is not here") }
         self.settings = settings
         self.logger = logger
@@ -36,7 +38,6 @@ struct ServeAssembly {
 
     /// Serves until the process is told to stop.
     func run() async throws {
-        try checkAccess()
         let workers = try makeWorkers()
         let model = try loadModel(workers)
         let text = TextCodec(tokenizer: try loadTokenizer(for: model))
@@ -71,33 +72,11 @@ struct ServeAssembly {
     }
 
     private func apiKeys() throws -> APIKeys? {
-        guard let path = settings.apiKeysFile else { return nil }
+        guard let path = settings.apiKeys else { return nil }
         guard let data = FileManager.default.contents(atPath: path) else {
             throw StartError("--api-keys: \(path) cannot be read")
         }
         return try APIKeys(yaml: String(decoding: data, as: UTF8.self))
-    }
-
-    private static func stateDirectory(_ given: String?) -> URL {
-        if let given { return URL(filePath: given) }
-        let environment = ProcessInfo.processInfo.environment
-        if let state = environment["XDG_STATE_HOME"], !state.isEmpty {
-            return URL(filePath: state).appending(path: "lorry")
-        }
-        return FileManager.default.homeDirectoryForCurrentUser
-            .appending(path: ".local/state/lorry")
-    }
-
-    /// Without keys everyone who can reach the port may do everything.
-    private func checkAccess() throws {
-        let loopback = ["127.0.0.1", "::1", "localhost"]
-        guard settings.apiKeysFile == nil, !settings.allowsUnauthenticated,
-            !loopback.contains(settings.host)
-        else { return }
-        throw StartError(
-            "--host \(settings.host) can be reached from other machines, and without --api-keys "
-                + "everyone may use and change everything; give --api-keys, or "
-                + "--allow-unauthenticated if the network in front is trusted")
     }
 
     private func makeWorkers() throws -> WorkerPool {
@@ -110,7 +89,7 @@ struct ServeAssembly {
         let start = ContinuousClock.now
         let model = try DecoderModel(
             directory: modelDirectory, format: try weightFormat(),
-            contextLength: settings.maximumContextLength, pool: workers
+            contextLength: settings.maximumContextTokenCount, pool: workers
         ) { bar.update($0) }
         bar.finish()
         logger.info(
@@ -144,7 +123,7 @@ struct ServeAssembly {
     private func makeEngine(
         _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics
     ) throws -> Engine {
-        let context = min(settings.maximumContextLength ?? .max, model.contextLength)
+        let context = min(settings.maximumContextTokenCount ?? .max, model.contextLength)
         var configuration = EngineConfiguration(
             memoryBudgetByteCount: settings.memoryBudgetByteCount ?? Self.defaultBudget(),
             maximumContextLength: context)
@@ -170,10 +149,11 @@ struct ServeAssembly {
         var registryConfiguration = RegistryConfiguration()
         registryConfiguration.reservedNames = [modelName]
         return try AdapterRegistry(
-            stateDirectory: Self.stateDirectory(settings.stateDirectory), configuration: registryConfiguration,
+            stateDirectory: URL(filePath: settings.stateDirectory),
+            configuration: registryConfiguration,
             log: logger
         ) { folder in
-            do {
+            do throws(AdapterError) {
                 return try AdapterCompiler.inspect(
                     directory: folder, configuration: configuration, format: format)
             } catch {
@@ -212,7 +192,7 @@ struct ServeAssembly {
                     "adapter refused", metadata: ["adapter": name, "reason": "\(error)"])
             }
         }
-        if refused > 0, settings.isStrictAboutAdapters {
+        if refused > 0, settings.strictAdapters {
             throw StartError("\(refused) of \(outcomes.count) adapters were refused (see above)")
         }
     }
@@ -225,15 +205,16 @@ struct ServeAssembly {
         var http = HTTPServerConfiguration()
         http.host = settings.host
         http.port = settings.port
-        http.tls = settings.tls.map {
-            TLSFiles(certificateChain: $0.certificateChain, privateKey: $0.privateKey)
+        if let certificate = settings.tlsCertificate, let key = settings.tlsKey {
+            http.tls = TLSFiles(certificateChain: certificate, privateKey: key)
         }
         http.drainTimeout = settings.drainTimeout
         http.bodyLimit = { request in
             // Uploads are bounded by the route that stores them.
-            request.path?.hasPrefix("/admin/adapters/") == true ? services.limits.uploadByteCount : nil
+            request.path?.hasPrefix("/admin/adapters/") == true
+                ? services.limits.uploadByteCount : nil
         }
-        let scheme = settings.tls == nil ? "http" : "https"
+        let scheme = http.tls == nil ? "http" : "https"
         let server = HTTPServer(
             responder: APIRouter.responder(services), configuration: http, logger: logger
         ) { address in
@@ -261,7 +242,6 @@ struct ServeAssembly {
 
     /// The one line on standard output, for people and for scripts that wait for it.
     private static func announce(_ url: String) {
-        print("Lorry is ready on \(url)")
-        fflush(stdout)
+        FileHandle.standardOutput.write(Data("Lorry is ready on \(url)\n".utf8))
     }
 }

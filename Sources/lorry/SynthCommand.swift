@@ -56,7 +56,8 @@ struct SynthCommand: AsyncParsableCommand {
             let bar = ProgressBar(label: "writing \(count) adapters")
             try await SyntheticAdapters.write(
                 modelDirectory: URL(filePath: model), count: count,
-                ranks: ranks.compactMap { $0 }, targets: targets.split(separator: ",").map(String.init), to: URL(filePath: out),
+                ranks: ranks.compactMap { $0 },
+                targets: targets.split(separator: ",").map(String.init), to: URL(filePath: out),
                 seed: seed
             ) { done, total in
                 bar.update(Double(done) / Double(max(total, 1)))

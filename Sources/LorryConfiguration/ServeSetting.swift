@@ -1,0 +1,71 @@
+/// The settings of `lorry serve`. The raw value is the flag's name without dashes and the key in a
+/// configuration file.
+public enum ServeSetting: String, CaseIterable, Sendable {
+    case model
+    case modelName = "model-name"
+    case adapters
+    case strictAdapters = "strict-adapters"
+    case allowedAdapterRoot = "allowed-adapter-root"
+    case stateDirectory = "state-dir"
+    case host
+    case port
+    case tlsCertificate = "tls-cert"
+    case tlsKey = "tls-key"
+    case weights
+    case threads
+    case memoryBudget = "memory-budget"
+    case maxBatchTokens = "max-batch-tokens"
+    case maxRunning = "max-running"
+    case maxWaiting = "max-waiting"
+    case maxContext = "max-context"
+    case apiKeys = "api-keys"
+    case allowUnauthenticated = "allow-unauthenticated"
+    case drainTimeout = "drain-timeout"
+    case logFormat = "log-format"
+    case logLevel = "log-level"
+
+    public var flag: String { "--\(rawValue)" }
+
+    /// `LORRY_` and the name in capitals, with underscores.
+    public var environmentName: String {
+        "LORRY_" + rawValue.uppercased().replacing("-", with: "_")
+    }
+
+    /// Which file `--config` names may also come from the environment, but not from a file.
+    public static let configEnvironmentName = "LORRY_CONFIG"
+
+    /// One sentence for `--help`.
+    public var help: String {
+        switch self {
+        case .model:
+            "Folder in Hugging Face format. (default: the bundled example model)"
+        case .modelName: "What clients call the base model. (default: the folder's name)"
+        case .adapters: "Registers every sub-folder that has an adapter_config.json at start."
+        case .strictAdapters: "End the start when an adapter of --adapters is refused."
+        case .allowedAdapterRoot:
+            "Folder below which adapters may be added by path; may be given several times."
+        case .stateDirectory:
+            "Registry database and adapter store. (default: $XDG_STATE_HOME/lorry or ~/.local/state/lorry)"
+        case .host: "Address to listen on. (default: 127.0.0.1)"
+        case .port: "Port to listen on; 0 chooses a free one. (default: 8080)"
+        case .tlsCertificate: "Certificate chain in PEM format; needs --tls-key."
+        case .tlsKey: "Private key in PEM format; needs --tls-cert."
+        case .weights:
+            "How the base is held in memory: f32 or bf16. (default: bf16 where the file has 16 bits)"
+        case .threads: "Compute threads. (default: physical cores)"
+        case .memoryBudget:
+            "One pool for KV blocks and adapters, such as 4GiB. (default: most of what is free)"
+        case .maxBatchTokens: "Tokens of one step at most. (default: by machine and model)"
+        case .maxRunning: "Sequences that run at a time at most. (default: by machine and model)"
+        case .maxWaiting: "Requests that wait at most. (default: by machine and model)"
+        case .maxContext: "Tokens of a sequence at most. (default: the model's)"
+        case .apiKeys: "File with API keys; without it only loopback addresses are allowed."
+        case .allowUnauthenticated: "Listen beyond loopback without API keys."
+        case .drainTimeout:
+            "How long running requests may take to end at shutdown, such as 30s. (default: 30s)"
+        case .logFormat: "text or json. (default: text)"
+        case .logLevel:
+            "trace, debug, info, notice, warning, error or critical. (default: info)"
+        }
+    }
+}
