@@ -1,4 +1,5 @@
 import Foundation
+import HTTPTypes
 import Logging
 import LorryEngine
 import LorryModel
@@ -65,4 +66,10 @@ public struct APILimits: Sendable {
     public var uploadByteCount = 4 << 30
 
     public init() {}
+
+    /// The bound on a request's body, for the listener to enforce before a route runs.
+    public func bodyByteCount(for request: HTTPRequest) -> Int {
+        let isUpload = request.method == .put && request.path?.hasPrefix("/admin/adapters/") == true
+        return isUpload ? uploadByteCount : jsonByteCount
+    }
 }

@@ -158,6 +158,17 @@ import Testing
         #expect(try sent.string("error.type") == "BadRequestError")
     }
 
+    @Test func boundsByRoute() {
+        let limits = APILimits()
+        let bound = { (method: HTTPRequest.Method, path: String) in
+            limits.bodyByteCount(
+                for: HTTPRequest(method: method, scheme: nil, authority: nil, path: path))
+        }
+        #expect(bound(.put, "/admin/adapters/a") == limits.uploadByteCount)
+        #expect(bound(.post, "/admin/adapters/a/pin") == limits.jsonByteCount)
+        #expect(bound(.put, "/v1/completions") == limits.jsonByteCount)
+    }
+
     @Test func stoppingServerTakesNothingMore() async throws {
         let server = try TestServer(FakeEngine(saying: "x"))
         server.services.readiness.advance(to: .stopping)

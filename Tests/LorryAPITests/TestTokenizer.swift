@@ -12,7 +12,7 @@ enum TestTokenizer {
     static let template = """
         {{ bos_token }}{% for message in messages %}<{{ message.role }}>{{ message.content }}\
         {% if message.tool_calls %}{{ message.tool_calls[0].function.arguments.city }}{% endif %}\
-        \\n{% endfor %}{% if tools %}[{{ tools | tojson }}]{% endif %}\
+        {{ '\\n' }}{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}\
         {% if shout %}!{% endif %}\
         {% if add_generation_prompt %}<assistant>{% endif %}
         """

@@ -43,7 +43,7 @@ extension JSON {
 
     /// RFC 3339, in UTC, with milliseconds.
     static func time(_ date: Date) -> JSON {
-        .string(date.formatted(.iso8601.time(includingFractionalSeconds: true)))
+        .string(date.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true)))
     }
 }
 
