@@ -209,11 +209,8 @@ struct ServeAssembly {
             http.tls = TLSFiles(certificateChain: certificate, privateKey: key)
         }
         http.drainTimeout = settings.drainTimeout
-        http.bodyLimit = { request in
-            // Uploads are bounded by the route that stores them.
-            request.path?.hasPrefix("/admin/adapters/") == true
-                ? services.limits.uploadByteCount : nil
-        }
+        let limits = services.limits
+        http.bodyLimit = { limits.bodyByteCount(for: $0) }
         let scheme = http.tls == nil ? "http" : "https"
         let server = HTTPServer(
             responder: APIRouter.responder(services), configuration: http, logger: logger
