@@ -325,23 +325,24 @@ extension EngineCore {
         let wanted = plan.entries.flatMap { entry in
             entry.sequence.logitOffsets(entry.range).map { (entry.sequence, entry.range, $0) }
         }
-        var results: [RowResult] = []
-        results.reserveCapacity(wanted.count)
-        var rows = batch.logitRows[...]
-        while !rows.isEmpty {
-            let tile = rows.prefix(ForwardPass.logitTileRowCount)
+        var results = wanted.map { RowResult(sequence: $0.0) }
+        let width = model.configuration.vocabularySize
+        var done = 0
+        while done < wanted.count {
+            let tile = batch.logitRows[done...].prefix(ForwardPass.logitTileRowCount)
             forward.withLogits(of: tile) { logits in
-                let offset = results.count
-                for index in 0..<tile.count {
-                    let (sequence, range, position) = wanted[offset + index]
-                    let row = UnsafeMutableBufferPointer(
-                        start: logits + index * model.configuration.vocabularySize,
-                        count: model.configuration.vocabularySize)
-                    results.append(
-                        Self.sampleRow(sequence, at: range.lowerBound + position, row))
+                results.withUnsafeMutableBufferPointer { results in
+                    // Safe because each task has a row of logits and a result of its own, and only
+                    // the row of a sequence's last token changes its sampler.
+                    workers.run(taskCount: tile.count) { index in
+                        let (sequence, range, offset) = wanted[done + index]
+                        results[done + index] = Self.sampleRow(
+                            sequence, at: range.lowerBound + offset,
+                            UnsafeMutableBufferPointer(start: logits + index * width, count: width))
+                    }
                 }
             }
-            rows = rows.dropFirst(tile.count)
+            done += tile.count
         }
         return results
     }
