@@ -102,7 +102,8 @@ final class EngineCore {
 
     /// A sequence must be able to run to its end when it is alone with its adapter.
     private func memoryError(_ sequence: TokenSequence) -> EngineError? {
-        let adapterBlocks = pool.blocks(forByteCount: sequence.request.adapter?.byteCount ?? 0)
+        let adapterByteCount = sequence.request.adapter.map { residency.byteCount(of: $0) } ?? 0
+        let adapterBlocks = pool.blocks(forByteCount: adapterByteCount)
         let blocks =
             Scheduler.blockCount(forTokens: sequence.limits.tokenCount + 1) + adapterBlocks + 1
         guard blocks > pool.blockCount else { return nil }
@@ -127,6 +128,8 @@ final class EngineCore {
         } else {
             for sequence in sequences.values where sequence.adapterID == reference.id {
                 if sequence.adapterReady == nil { sequence.adapterReady = clock.now }
+                // The adapter may have turned out larger than it was said to be.
+                if let error = memoryError(sequence) { fail(sequence, error) }
             }
             residency.evictForgotten(isInUse: isInUse)
         }
