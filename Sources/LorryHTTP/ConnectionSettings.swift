@@ -38,8 +38,6 @@ struct RunningRequest {
     var expectsContinue = false
     /// The client has sent all of it.
     var isReceived: Bool
-    /// When the client last took bytes of the response, or the response began.
-    var lastSent: NIODeadline
 
     /// Ends the request because its client is gone.
     func abandon() {
@@ -49,7 +47,7 @@ struct RunningRequest {
 
     /// Whether the client has taken nothing of what waits for it for too long.
     func isStalled(at now: NIODeadline, limits: HTTPLimits) -> Bool {
-        exchange.gate.pendingByteCount > 0
-            && now - lastSent > TimeAmount(limits.responseStallTimeout)
+        guard let stall = exchange.gate.stallTime(at: now) else { return false }
+        return stall > TimeAmount(limits.responseStallTimeout)
     }
 }

@@ -214,7 +214,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         let task = settings.start(exchange, peer: peer)
         current = RunningRequest(
             exchange: exchange, task: task, expectsContinue: judged.expectsContinue,
-            isReceived: false, lastSent: .now())
+            isReceived: false)
         if isInputClosed { task.cancel() }
     }
 
@@ -284,7 +284,6 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     private func writeHead(_ head: HTTPResponse) {
         guard let context, let current else { return }
         response.isHeadSent = true
-        self.current?.lastSent = .now()
         // A body that the client has not sent by now is not waited for.
         if !current.isReceived || isDraining || isInputClosed && waiting.isEmpty {
             response.keepsAlive = false
@@ -312,13 +311,8 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     private func write(_ bytes: ByteBuffer, _ exchange: Exchange) {
         guard let context else { return }
         let count = bytes.readableBytes
-        if exchange.gate.pendingByteCount == count { current?.lastSent = .now() }
-        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
         let promise = context.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.whenSuccess {
-            exchange.gate.release(count)
-            bound.value.current?.lastSent = .now()
-        }
+        promise.futureResult.whenSuccess { exchange.gate.release(count) }
         context.write(wrapOutboundOut(.body(.byteBuffer(bytes))), promise: promise)
     }
 

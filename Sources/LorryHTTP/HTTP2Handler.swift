@@ -162,7 +162,6 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             running[stream]?.isReceived = true
             running[stream]?.exchange.body?.finish()
         case .bodySent(let stream, let byteCount):
-            running[stream]?.lastSent = .now()
             running[stream]?.exchange.gate.release(byteCount)
         case .messageSent(let stream):
             finish(stream)
@@ -221,7 +220,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         running[stream] = RunningRequest(
             exchange: exchange, task: settings.start(exchange, peer: peer),
             expectsContinue: request.headerFields[.expect]?.lowercased() == "100-continue",
-            isReceived: endOfStream, lastSent: .now())
+            isReceived: endOfStream)
     }
 
     private func makeExchange(
@@ -265,12 +264,8 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         switch command {
         case .whole(let head, let body): send(head, body, stream: stream)
         case .head(let head):
-            running[stream]?.lastSent = .now()
             submit(head, stream: stream, endOfStream: false)
         case .body(let bytes):
-            if running[stream]?.exchange.gate.pendingByteCount == bytes.readableBytes {
-                running[stream]?.lastSent = .now()
-            }
             session.appendBody(bytes, stream: stream)
         case .end(let trailers): session.finishBody(stream: stream, trailers: trailers)
         case .abort:
@@ -288,7 +283,6 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     }
 
     private func send(_ head: HTTPResponse, _ body: ByteBuffer, stream: Int32) {
-        running[stream]?.lastSent = .now()
         let isEmpty = body.readableBytes == 0
         submit(head, stream: stream, endOfStream: isEmpty)
         guard !isEmpty else { return }

@@ -1,4 +1,5 @@
 import NIOConcurrencyHelpers
+import NIOCore
 
 /// The client went away, or its stream was reset.
 package struct ConnectionClosed: Error {
@@ -9,6 +10,8 @@ package struct ConnectionClosed: Error {
 package final class OutboundGate: Sendable {
     private struct State {
         var pendingByteCount = 0
+        /// When bytes last began to wait, or some of those that wait were taken.
+        var waitingSince = NIODeadline.uptimeNanoseconds(0)
         var isClosed = false
         var nextWaiter = 0
         var waiters: [Int: CheckedContinuation<Void, any Error>] = [:]
@@ -24,12 +27,18 @@ package final class OutboundGate: Sendable {
     /// Bytes that were written and not yet taken by the connection.
     package var pendingByteCount: Int { state.withLockedValue { $0.pendingByteCount } }
 
+    /// How long bytes have waited without any being taken; nil where none wait.
+    package func stallTime(at now: NIODeadline) -> TimeAmount? {
+        state.withLockedValue { $0.pendingByteCount > 0 ? now - $0.waitingSince : nil }
+    }
+
     /// Counts bytes that are handed to the connection.
     ///
     /// - Throws: `ConnectionClosed` when nobody will take them.
     package func add(_ byteCount: Int) throws {
         try state.withLockedValue { state in
             guard !state.isClosed else { throw ConnectionClosed() }
+            if state.pendingByteCount == 0 { state.waitingSince = .now() }
             state.pendingByteCount += byteCount
         }
     }
@@ -65,6 +74,7 @@ package final class OutboundGate: Sendable {
     package func release(_ byteCount: Int) {
         let waiters = state.withLockedValue { state in
             state.pendingByteCount -= byteCount
+            state.waitingSince = .now()
             var ready: [Int: CheckedContinuation<Void, any Error>] = [:]
             if state.pendingByteCount <= capacity { swap(&ready, &state.waiters) }
             return ready

@@ -5,6 +5,22 @@ import NIOCore
 import Testing
 
 @Suite struct OutboundGateTests {
+    /// A long silence before the first bytes is no fault of the client's.
+    @Test func onlyWaitingBytesStall() throws {
+        let gate = OutboundGate(capacity: 10)
+        let later = NIODeadline.now() + .hours(1)
+        #expect(gate.stallTime(at: later) == nil)
+        let before = NIODeadline.now()
+        try gate.add(4)
+        let since = later - (try #require(gate.stallTime(at: later)))
+        #expect(since >= before && since <= .now())
+        gate.release(2)
+        let after = later - (try #require(gate.stallTime(at: later)))
+        #expect(after >= since)
+        gate.release(2)
+        #expect(gate.stallTime(at: later) == nil)
+    }
+
     @Test func suspendsOverCapacityUntilReleased() async throws {
         let gate = OutboundGate(capacity: 10)
         try gate.add(10)
