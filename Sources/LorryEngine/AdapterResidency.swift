@@ -12,8 +12,8 @@ final class AdapterResidency {
 
     private struct Entry {
         let name: String
-        let blocks: [BlockID]
-        let byteCount: Int
+        var blocks: [BlockID]
+        var byteCount: Int
         var state: State
         var lastUse: UInt64
     }
@@ -24,6 +24,9 @@ final class AdapterResidency {
     private var pinned: Set<AdapterVersionID> = []
     /// Deleted or replaced versions: evicted as soon as nothing uses them.
     private var forgotten: Set<AdapterVersionID> = []
+    /// Sizes of versions that turned out larger than their references say: those were measured at
+    /// registration, which may have been under other weights.
+    private var measuredByteCounts: [AdapterVersionID: Int] = [:]
     private var useCounter: UInt64 = 0
     /// Uses after this belong to the plan being made; their adapters are not evicted for others.
     private var planStart: UInt64 = 0
@@ -56,32 +59,56 @@ final class AdapterResidency {
             if case .resident = entry.state { return true }
             return false
         }
-        let needed = pool.blocks(forByteCount: reference.byteCount)
+        let byteCount = byteCount(of: reference)
+        let needed = pool.blocks(forByteCount: byteCount)
         while pool.freeCount < needed {
             guard evictOne(isInUse: isInUse, includingPinned: false) else { return false }
         }
-        guard let blocks = pool.reserveForAdapter(byteCount: reference.byteCount) else {
+        guard let blocks = pool.reserveForAdapter(byteCount: byteCount) else {
             return false
         }
         entries[reference.id] = Entry(
-            name: reference.name, blocks: blocks, byteCount: reference.byteCount,
+            name: reference.name, blocks: blocks, byteCount: byteCount,
             state: .loading(since: now), lastUse: useCounter)
         loader.load(reference)
         return false
     }
 
+    /// What the pool is charged for an adapter.
+    func byteCount(of reference: AdapterReference) -> Int {
+        max(reference.byteCount, measuredByteCounts[reference.id] ?? 0)
+    }
+
+    /// Takes in a loaded adapter; nil frees what was reserved for it. One that is larger than
+    /// expected and finds no room is dropped, to be loaded again when there is.
+    ///
     /// - Returns: how long the load took.
     func finishLoad(
         _ id: AdapterVersionID, _ program: AdapterProgram?, now: ContinuousClock.Instant
     ) -> Duration {
-        guard let entry = entries[id], case .loading(let since) = entry.state else { return .zero }
-        if let program {
-            entries[id]?.state = .resident(program)
+        guard var entry = entries[id], case .loading(let since) = entry.state else { return .zero }
+        if let program, fit(&entry, program, id) {
+            entry.state = .resident(program)
+            entries[id] = entry
         } else {
             entries[id] = nil
             pool.releaseFromAdapter(entry.blocks)
         }
         return now - since
+    }
+
+    private func fit(
+        _ entry: inout Entry, _ program: AdapterProgram, _ id: AdapterVersionID
+    ) -> Bool {
+        guard program.byteCount > entry.byteCount else { return true }
+        measuredByteCounts[id] = program.byteCount
+        let missing = pool.blocks(forByteCount: program.byteCount) - entry.blocks.count
+        guard let more = pool.reserveForAdapter(byteCount: missing * pool.blockByteCount) else {
+            return false
+        }
+        entry.blocks += more
+        entry.byteCount = program.byteCount
+        return true
     }
 
     func setPinned(_ id: AdapterVersionID, _ isPinned: Bool) {

@@ -74,6 +74,7 @@ public final class Engine: Sendable {
 
     private static func loop(_ core: EngineCore, _ mailbox: Mailbox, _ shared: Shared) {
         var hasWork = false
+        var published = ContinuousClock.now
         while true {
             for message in mailbox.takeAll(waiting: !hasWork) { core.handle(message) }
             if core.isStopping, core.isIdle { break }
@@ -81,7 +82,11 @@ public final class Engine: Sendable {
             hasWork = core.step()
             core.evictForgotten()
             shared.heartbeat.withLock { $0.isBusy = false }
-            shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+            // Often enough for scrapes, and always before the thread goes to sleep.
+            if !hasWork || .now - published > .milliseconds(10) {
+                published = .now
+                shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+            }
         }
         shared.statistics.withLock { $0 = core.statistics(previous: $0) }
         let waiters = shared.stopped.withLock { stopped in

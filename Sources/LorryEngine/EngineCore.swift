@@ -102,7 +102,8 @@ final class EngineCore {
 
     /// A sequence must be able to run to its end when it is alone with its adapter.
     private func memoryError(_ sequence: TokenSequence) -> EngineError? {
-        let adapterBlocks = pool.blocks(forByteCount: sequence.request.adapter?.byteCount ?? 0)
+        let adapterByteCount = sequence.request.adapter.map { residency.byteCount(of: $0) } ?? 0
+        let adapterBlocks = pool.blocks(forByteCount: adapterByteCount)
         let blocks =
             Scheduler.blockCount(forTokens: sequence.limits.tokenCount + 1) + adapterBlocks + 1
         guard blocks > pool.blockCount else { return nil }
@@ -127,6 +128,8 @@ final class EngineCore {
         } else {
             for sequence in sequences.values where sequence.adapterID == reference.id {
                 if sequence.adapterReady == nil { sequence.adapterReady = clock.now }
+                // The adapter may have turned out larger than it was said to be.
+                if let error = memoryError(sequence) { fail(sequence, error) }
             }
             residency.evictForgotten(isInUse: isInUse)
         }
@@ -325,23 +328,24 @@ extension EngineCore {
         let wanted = plan.entries.flatMap { entry in
             entry.sequence.logitOffsets(entry.range).map { (entry.sequence, entry.range, $0) }
         }
-        var results: [RowResult] = []
-        results.reserveCapacity(wanted.count)
-        var rows = batch.logitRows[...]
-        while !rows.isEmpty {
-            let tile = rows.prefix(ForwardPass.logitTileRowCount)
+        var results = wanted.map { RowResult(sequence: $0.0) }
+        let width = model.configuration.vocabularySize
+        var done = 0
+        while done < wanted.count {
+            let tile = batch.logitRows[done...].prefix(ForwardPass.logitTileRowCount)
             forward.withLogits(of: tile) { logits in
-                let offset = results.count
-                for index in 0..<tile.count {
-                    let (sequence, range, position) = wanted[offset + index]
-                    let row = UnsafeMutableBufferPointer(
-                        start: logits + index * model.configuration.vocabularySize,
-                        count: model.configuration.vocabularySize)
-                    results.append(
-                        Self.sampleRow(sequence, at: range.lowerBound + position, row))
+                results.withUnsafeMutableBufferPointer { results in
+                    // Safe because each task has a row of logits and a result of its own, and only
+                    // the row of a sequence's last token changes its sampler.
+                    workers.run(taskCount: tile.count) { index in
+                        let (sequence, range, offset) = wanted[done + index]
+                        results[done + index] = Self.sampleRow(
+                            sequence, at: range.lowerBound + offset,
+                            UnsafeMutableBufferPointer(start: logits + index * width, count: width))
+                    }
                 }
             }
-            rows = rows.dropFirst(tile.count)
+            done += tile.count
         }
         return results
     }

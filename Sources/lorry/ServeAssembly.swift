@@ -58,6 +58,7 @@ struct ServeAssembly {
         EngineGauges.add(
             to: metrics.registry, modelName: modelName,
             blockTokenCount: KVLayout.blockSize, statistics: engine.statistics)
+        preloadPinned(services)
         try await serve(services, engine, readiness)
     }
 
@@ -194,6 +195,20 @@ struct ServeAssembly {
         }
         if refused > 0, settings.strictAdapters {
             throw StartError("\(refused) of \(outcomes.count) adapters were refused (see above)")
+        }
+    }
+
+    /// Pinned adapters are brought into memory before anyone asks for them.
+    private func preloadPinned(_ services: APIServices) {
+        var query = ListQuery()
+        query.limit = Int.max
+        for record in services.registry.list(query).adapters
+        where record.pinned && record.state == .ready {
+            guard let lease = try? services.registry.acquire(record.name, tenant: record.tenant)
+            else { continue }
+            let reference = services.reference(to: lease)
+            services.engine.setPinned(reference.id, true)
+            services.engine.preload(reference)
         }
     }
 

@@ -24,7 +24,12 @@ struct SafetensorsReader {
     private struct Entry: Decodable {
         let dtype: String
         let shape: [Int]
-        let data_offsets: [Int]
+        let dataOffsets: [Int]
+
+        enum CodingKeys: String, CodingKey {
+            case dtype, shape
+            case dataOffsets = "data_offsets"
+        }
     }
 
     let tensors: [String: Tensor]
@@ -40,7 +45,7 @@ struct SafetensorsReader {
         for (name, value) in header where name != "__metadata__" {
             let json = try JSONSerialization.data(withJSONObject: value)
             let entry = try JSONDecoder().decode(Entry.self, from: json)
-            let range = entry.data_offsets[0]..<entry.data_offsets[1]
+            let range = entry.dataOffsets[0]..<entry.dataOffsets[1]
             let size = entry.shape.reduce(entry.dtype == "BF16" ? 2 : 4, *)
             try #require(range.count == size)
             ranges.append(range)

@@ -48,7 +48,8 @@ extension APIServices {
         return ServedModel(name: shown, adapter: reference(to: lease), text: codec)
     }
 
-    func reference(to lease: AdapterLease) -> AdapterReference {
+    /// How the engine gets at a version of an adapter, whose files stay while it holds this.
+    public func reference(to lease: AdapterLease) -> AdapterReference {
         let load = loadAdapter
         return AdapterReference(
             id: LorryEngine.AdapterVersionID(lease.record.version.digest), name: lease.record.name,

@@ -53,7 +53,10 @@ public struct APIRouter {
 
     init(_ services: APIServices) {
         self.services = services
+        let limits = services.limits
+        router.add(middleware: GzipMiddleware())
         router.add(middleware: AnswerMiddleware())
+        router.add(middleware: GunzipMiddleware { limits.bodyByteCount(for: $0.head) })
     }
 
     mutating func on(
