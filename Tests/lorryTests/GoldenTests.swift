@@ -8,6 +8,7 @@ struct GoldenAnswer: Sendable {
     let ids: [Int]
     /// Between the two largest logits of each step.
     let margins: [Double]
+    /// The prompt and its answer: decoded alone, some answers would lose their first space.
     let text: String
 
     /// Below this margin another order of summation may turn the choice.
@@ -39,7 +40,7 @@ private struct TalesGoldens: Decodable {
         return outputs.map {
             GoldenAnswer(
                 prompt: $0.prompt, promptIDs: $0.promptIds, ids: $0.greedyIds, margins: $0.margins,
-                text: $0.text)
+                text: $0.prompt + $0.text)
         }
     }
 }
@@ -50,7 +51,7 @@ private struct StoriesGolden: Decodable {
         let inputIds: [Int]
         let greedyIds: [Int]
         let stepMargins: [Double]
-        let greedyText: String
+        let fullText: String
     }
 
     let prompts: [Output]
@@ -60,7 +61,7 @@ private struct StoriesGolden: Decodable {
         return golden.prompts.map {
             GoldenAnswer(
                 prompt: $0.prompt, promptIDs: $0.inputIds, ids: $0.greedyIds,
-                margins: $0.stepMargins, text: $0.greedyText)
+                margins: $0.stepMargins, text: $0.fullText)
         }
     }
 }
@@ -83,7 +84,7 @@ private func check(
         #expect(ids.count == golden.ids.count)
         #expect(ids.prefix(count) == golden.ids.prefix(count), "\(model): \(golden.prompt)")
         if count == golden.ids.count {
-            #expect(choice.text == golden.text, "\(model): \(golden.prompt)")
+            #expect(golden.prompt + choice.text == golden.text, "\(model): \(golden.prompt)")
         }
         compared += count
         texts.append(choice.text)
