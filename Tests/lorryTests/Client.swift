@@ -11,6 +11,8 @@ struct Reply: Sendable {
 
     var text: String { String(decoding: body, as: UTF8.self) }
 
+    func header(_ name: String) -> String? { headers.first(name: name) }
+
     func decoded<Value: Decodable>(as type: Value.Type = Value.self) throws -> Value {
         do {
             return try Wire.decoder().decode(type, from: Data(body))
