@@ -75,7 +75,8 @@ var targets: [Target] = [
     ),
     .testTarget(
         name: "lorryTests",
-        dependencies: ["LorryModel", "LorryEngine", "LorryTensor", "LorryText"],
+        dependencies: ["lorry"] + nio,
+        exclude: ["Fixtures"],
         swiftSettings: lorrySettings
     ),
 ]

@@ -34,9 +34,9 @@ package enum AdapterFile {
         ".npz", ".npy", ".msgpack", ".mlmodel", ".zip",
     ]
 
-    enum Fate: Equatable { case store, ignore }
+    enum Fate: Equatable { case store, ignore, unknown }
 
-    /// - Throws: `unsupported` for weights in another format, `invalid` for unknown names.
+    /// - Throws: `unsupported` for weights in another format.
     static func fate(of name: String) throws(RegistryError) -> Fate {
         if stored.contains(name) { return .store }
         let lower = name.lowercased()
@@ -52,8 +52,13 @@ package enum AdapterFile {
                 "\(quoted(name)) holds weights that would not be served: only \(weights) is read")
         }
         // macOS adds a `._` companion to each file it archives.
-        if ignored.contains(name) || name.hasPrefix("._") { return .ignore }
-        throw RegistryError(
+        return ignored.contains(name) || name.hasPrefix("._") ? .ignore : .unknown
+    }
+
+    /// A client that sends a file wants it served, so an upload refuses what is not; in a local
+    /// folder such a file stays where it is.
+    static func unknownName(_ name: String) -> RegistryError {
+        RegistryError(
             .invalid,
             "\(quoted(name)) is not a file of an adapter; taken are "
                 + stored.sorted().joined(separator: ", "))

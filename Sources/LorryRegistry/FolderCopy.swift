@@ -22,7 +22,7 @@ struct FolderCopy {
             }
             switch try AdapterFile.fate(of: name) {
             case .store: copied.append(name)
-            case .ignore: ignored.append(name)
+            case .ignore, .unknown: ignored.append(name)
             }
         }
         return (copied, ignored)

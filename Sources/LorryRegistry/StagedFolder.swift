@@ -42,6 +42,7 @@ final class StagedFolder {
         case .ignore:
             ignored.append(name)
             current = (name, nil, SHA256(), limit)
+        case .unknown: throw AdapterFile.unknownName(name)
         }
         receivedByteCount = 0
     }
