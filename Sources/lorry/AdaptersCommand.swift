@@ -44,6 +44,12 @@ struct AdaptersCommand: AsyncParsableCommand {
         @Option(help: "With --state-dir: the base model's folder.", completion: .directory)
         var model: String?
 
+        func validate() throws {
+            guard (model == nil) == (place.stateDir == nil) else {
+                throw ValidationError("--state-dir and --model are given together or not at all.")
+            }
+        }
+
         func run() async throws {
             try await place.work(model: model) { store in
                 let (record, isNew) = try await store.add(
