@@ -54,10 +54,11 @@ public enum ServeSetting: String, CaseIterable, Sendable {
             "How the base is held in memory: f32 or bf16. (default: bf16 where the file has 16 bits)"
         case .threads: "Compute threads. (default: physical cores)"
         case .memoryBudget:
-            "One pool for KV blocks and adapters, such as 4GiB. (default: most of what is free)"
-        case .maxBatchTokens: "Tokens of one step at most. (default: by machine and model)"
-        case .maxRunning: "Sequences that run at a time at most. (default: by machine and model)"
-        case .maxWaiting: "Requests that wait at most. (default: by machine and model)"
+            "One pool for KV blocks and adapters, such as 4GiB. (default: 70 % of the free memory)"
+        case .maxBatchTokens: "Tokens of one step at most. (default: 256)"
+        case .maxRunning: "Sequences that run at a time at most. (default: 64)"
+        case .maxWaiting:
+            "Sequences that wait at most; one more is answered with 429. (default: 1024)"
         case .maxContext: "Tokens of a sequence at most. (default: the model's)"
         case .apiKeys: "File with API keys; without it only loopback addresses are allowed."
         case .allowUnauthenticated: "Listen beyond loopback without API keys."

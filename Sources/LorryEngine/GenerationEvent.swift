@@ -95,7 +95,7 @@ public enum EngineError: Error, Sendable, Equatable {
     case queueFull(retryAfter: Duration)
     /// The prompt leaves no room for an answer within the context length.
     case promptTooLong(tokenCount: Int, limit: Int)
-    /// The prompt needs more key/value blocks than the memory budget holds.
+    /// Prompt, answer at its longest, and adapter together need more than the memory budget.
     case exceedsMemory(requiredByteCount: Int, budgetByteCount: Int)
     case invalidToken(Int32, vocabularySize: Int)
     case adapterLoadFailed(name: String, reason: String)

@@ -45,7 +45,7 @@ public struct AdapterRecord: Sendable, Codable, Equatable {
     public let method: String
     public let rank: Int
     public let targets: [String]
-    /// Bytes in memory once resident.
+    /// Bytes in memory once resident, with weights held as they were at registration.
     public let byteCount: Int
     public let parameterCount: Int
     /// Bytes of its files in the store.

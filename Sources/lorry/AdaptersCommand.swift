@@ -10,7 +10,8 @@ struct AdaptersCommand: AsyncParsableCommand {
         abstract: "Work on the adapters of a running server, or of a state directory.",
         discussion: """
             Without --state-dir the commands talk to the server at --url. With it they open the \
-            directory themselves, which no server may be using at the time.
+            directory themselves, which no server may be using at the time. `verify` needs \
+            neither.
             """,
         subcommands: [
             List.self, Add.self, Remove.self, Show.self, Pin.self, Unpin.self, Verify.self,
@@ -35,12 +36,19 @@ struct AdaptersCommand: AsyncParsableCommand {
 
     struct Add: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Add an adapter's folder, or a new version of an adapter.")
+            abstract: "Add an adapter's folder, or a new version of an adapter.",
+            discussion: "With --state-dir it needs --model, to check the adapter against.")
         @OptionGroup var place: AdapterPlace
         @Argument(help: "The name that clients use.") var name: String
         @Argument(help: "A folder in PEFT's format.", completion: .directory) var folder: String
-        @Option(help: "Offline: the base model's folder, which the adapter is checked against.")
+        @Option(help: "With --state-dir: the base model's folder.", completion: .directory)
         var model: String?
+
+        func validate() throws {
+            guard (model == nil) == (place.stateDir == nil) else {
+                throw ValidationError("--state-dir and --model are given together or not at all.")
+            }
+        }
 
         func run() async throws {
             try await place.work(model: model) { store in
@@ -108,7 +116,11 @@ struct AdaptersCommand: AsyncParsableCommand {
 
     struct Verify: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Check an adapter's folder against a base model, without registering it.")
+            abstract: "Check an adapter's folder against a base model, without registering it.",
+            discussion: """
+                Needs no server. The memory that it prints is for bf16 weights; where the base is \
+                held as f32, the adapter takes twice as much.
+                """)
         @Argument(help: "A folder in PEFT's format.", completion: .directory) var folder: String
         @Option(help: "The base model's folder.", completion: .directory) var model: String
 
@@ -119,7 +131,7 @@ struct AdaptersCommand: AsyncParsableCommand {
                 "\(folder) is good: \(description.method), rank \(description.rank), "
                     + "\(description.targets.joined(separator: " ")), "
                     + "\(description.parameterCount) parameters, "
-                    + ByteCountText.text(description.byteCount))
+                    + "\(ByteCountText.text(description.byteCount)) in memory as bf16")
         }
     }
 }
@@ -156,6 +168,11 @@ struct AdapterPlace: ParsableArguments {
         if let model {
             inspect = try Self.inspection(model: model)
         } else {
+            // Without a model nothing can be added, so the registry must be there already.
+            let database = URL(fileURLWithPath: stateDir).appending(path: "registry.sqlite")
+            guard FileManager.default.fileExists(atPath: database.path) else {
+                throw ClientError("\(stateDir) is no state directory: it has no registry.sqlite")
+            }
             inspect = { _ in
                 throw ClientError("--state-dir needs --model to check an adapter against")
             }

@@ -15,10 +15,10 @@ struct DoctorCommand: AsyncParsableCommand {
         commandName: "doctor",
         abstract: "Tell what this machine offers and what is wrong with a folder.",
         discussion: """
-            Prints the processor's features, the kernels that are used, memory, limits and the \
-            versions of linked libraries. With --model it checks that the model can be served; \
-            with --adapter, that the adapter can be served on that model. Exits with 1 where \
-            something is wrong.
+            Prints the processor, the kernels that it can run and those that are used, memory, \
+            limits and the versions of linked libraries. With --model it checks that the model \
+            can be served; with --adapter, that the adapter can be served on that model. Exits \
+            with 1 where something is wrong.
             """)
 
     @Option(help: "A model folder in Hugging Face format.", completion: .directory)
@@ -45,7 +45,8 @@ struct DoctorCommand: AsyncParsableCommand {
         faults += printKernels()
         printLibraries()
         if model != nil || !adapters.isEmpty { faults += try checkFolders() }
-        print(faults == 0 ? "\nNothing is wrong." : "\nFound \(faults) faults.")
+        let count = faults == 1 ? "1 fault" : "\(faults) faults"
+        print(faults == 0 ? "\nNothing is wrong." : "\nFound \(count).")
         if faults > 0 { throw ExitCode.failure }
     }
 

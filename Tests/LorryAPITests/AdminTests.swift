@@ -169,6 +169,18 @@ import Testing
         #expect(unchanged.status == 304)
     }
 
+    @Test func namesWithTheSameContentKeepItForEachOther() async throws {
+        let server = try server()
+        let version = try #require(try await put(server, "alpha", "1").string("version"))
+        _ = try await server.post("/admin/adapters/alpha/pin", "")
+        #expect(try await put(server, "beta", "1").string("version") == version)
+        #expect(try await server.send(.delete, "/admin/adapters/beta").status == 200)
+        #expect(server.engine.calls.last == "pin \(version)")
+        #expect(!server.engine.calls.contains("forget \(version)"))
+        #expect(try await server.send(.delete, "/admin/adapters/alpha").status == 200)
+        #expect(server.engine.calls.suffix(2) == ["unpin \(version)", "forget \(version)"])
+    }
+
     @Test func lifeOfAnAdapter() async throws {
         let server = try server()
         let first = try #require(try await put(server, "alpha", "1").string("version"))

@@ -59,7 +59,7 @@ struct AdapterChanges: Sendable {
             case .enable: try await registry.enable(name: name, tenant: tenant, actor: actor)
             }
         switch change {
-        case .disable: services.engine.forget(id(of: record))
+        case .disable: letGo(of: record)
         default: follow(from: nil, to: record)
         }
         return record
@@ -70,10 +70,7 @@ struct AdapterChanges: Sendable {
     }
 
     private func follow(from before: AdapterRecord?, to after: AdapterRecord?) {
-        if let before, before.version != after?.version {
-            services.engine.setPinned(id(of: before), false)
-            services.engine.forget(id(of: before))
-        }
+        if let before, before.version != after?.version { letGo(of: before) }
         guard let after else { return }
         if after.pinned, after.state == .ready {
             let reference = "\(after.name)@\(after.version.digest)"
@@ -81,6 +78,27 @@ struct AdapterChanges: Sendable {
             guard let lease = try? registry.acquire(reference, tenant: tenant) else { return }
             services.engine.preload(services.reference(to: lease))
         }
-        services.engine.setPinned(id(of: after), after.pinned)
+        services.engine.setPinned(id(of: after), after.pinned || isPinnedElsewhere(after))
+    }
+
+    /// A name has left this version. Other names with the same content may still lead to it.
+    private func letGo(of record: AdapterRecord) {
+        let others = otherNames(for: record)
+        if !others.contains(where: \.pinned) { services.engine.setPinned(id(of: record), false) }
+        if others.isEmpty { services.engine.forget(id(of: record)) }
+    }
+
+    private func isPinnedElsewhere(_ record: AdapterRecord) -> Bool {
+        otherNames(for: record).contains(where: \.pinned)
+    }
+
+    /// Names of any tenant, besides the record's own, under which its version can be served.
+    private func otherNames(for record: AdapterRecord) -> [AdapterRecord] {
+        var query = ListQuery()
+        query.state = .ready
+        query.limit = Int.max
+        return registry.list(query).adapters.filter {
+            $0.version == record.version && ($0.name != record.name || $0.tenant != record.tenant)
+        }
     }
 }
