@@ -58,6 +58,17 @@ extension EndToEndTests {
             try await expectFailure(["--model", scratch.path], naming: ["novel"])
         }
 
+        @Test func servesTheExampleWhenToldNothing() async throws {
+            var options = LorryServer.Options()
+            options.model = nil
+            options.adapters = nil
+            try await LorryServer.run(options) { server in
+                let models: ModelList = try await server.client.get("/v1/models").decoded()
+                let names = ["pirate", "robots", "shakespeare", "shout", "telegram"]
+                #expect(models.data.map(\.id) == ["tales-5m"] + names)
+            }
+        }
+
         @Test func namesAPortAndAStateFolderInUse() async throws {
             let state = try ScratchFolder()
             var options = LorryServer.Options()
@@ -95,7 +106,8 @@ extension EndToEndTests {
             }
             try await expectFailure(
                 [
-                    "--model", options.model.path, "--adapters", scratch.path, "--strict-adapters",
+                    "--model", fixtures.appending(path: "base").path, "--adapters", scratch.path,
+                    "--strict-adapters",
                 ], naming: ["strange", "1 of 2 adapters"])
         }
     }
