@@ -142,18 +142,21 @@ struct AdapterPlace: ParsableArguments {
     var url: String?
     @Option(help: "The server's API key with the role admin. Also LORRY_API_KEY.")
     var apiKey: String?
+    @Option(help: "Certificates to trust, in PEM format.", completion: .file()) var caFile: String?
     @Option(help: "Work on this state directory instead of a server.", completion: .directory)
     var stateDir: String?
 
     var client: ServerClient {
-        get throws { ServerClient(address: try Self.address(url, apiKey)) }
+        get throws { ServerClient(address: try Self.address(url, apiKey, caFile)) }
     }
 
-    static func address(_ url: String?, _ apiKey: String?) throws -> ServerAddress {
+    static func address(
+        _ url: String?, _ apiKey: String?, _ caFile: String?
+    ) throws -> ServerAddress {
         let environment = ProcessInfo.processInfo.environment
         return try ServerAddress(
             url ?? environment["LORRY_URL"] ?? "http://127.0.0.1:8080",
-            apiKey: apiKey ?? environment["LORRY_API_KEY"])
+            apiKey: apiKey ?? environment["LORRY_API_KEY"], authorityFile: caFile)
     }
 
     /// Runs `body` on the server's adapters or on the state directory's.

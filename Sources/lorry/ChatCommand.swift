@@ -19,24 +19,25 @@ struct ChatCommand: AsyncParsableCommand {
     @Option(help: "The server. Also LORRY_URL; http://127.0.0.1:8080 where neither is given.")
     var url: String?
     @Option(help: "The server's API key. Also LORRY_API_KEY.") var apiKey: String?
+    @Option(help: "Certificates to trust, in PEM format.", completion: .file()) var caFile: String?
     @Option(help: "The system message.") var system: String?
     @Option(help: "0 always takes the likeliest token.") var temperature: Double?
     @Option(help: "Upper bound on an answer's tokens.") var maxTokens: Int?
 
     func run() async throws {
-        let client = ServerClient(address: try AdapterPlace.address(url, apiKey))
+        let client = ServerClient(address: try AdapterPlace.address(url, apiKey, caFile))
         var chat = Chat(
             client: client, adapter: adapter, system: system, temperature: temperature,
             maximumTokenCount: maxTokens)
         let interrupts = Interrupts()
         let isTerminal = isatty(STDIN_FILENO) == 1
-        if isTerminal { print("Talking to \(try await chat.modelName()). /quit ends.") }
+        if isTerminal { Terminal.showLine("Talking to \(try await chat.modelName()). /quit ends.") }
         while let line = await Terminal.line(prompt: isTerminal ? "> " : "") {
             let text = line.trimmingCharacters(in: .whitespaces)
             if text.isEmpty { continue }
             if text.hasPrefix("/") {
                 if ["/quit", "/exit"].contains(text) { return }
-                print(chat.apply(text))
+                Terminal.showLine(chat.apply(text))
                 continue
             }
             let turn = chat
@@ -44,7 +45,7 @@ struct ChatCommand: AsyncParsableCommand {
             interrupts.watch { answer.cancel() }
             let result = await answer.result
             interrupts.watch(nil)
-            print("")
+            Terminal.showLine("")
             switch result {
             case .success(let reply): chat.remember(text, reply)
             case .failure(let error):
@@ -70,7 +71,7 @@ private final class Interrupts {
         source = DispatchSource.makeSignalSource(signal: SIGINT, queue: .global())
         source.setEventHandler { [handler] in
             guard let body = handler.body.withLock({ $0 }) else {
-                print("")
+                Terminal.showLine("")
                 Foundation.exit(130)
             }
             body()
@@ -92,9 +93,13 @@ private enum Terminal {
         }
     }
 
+    /// At once: `print` would hold text back where the output is no terminal, and answers come in
+    /// pieces.
     static func show(_ text: String) {
         FileHandle.standardOutput.write(Data(text.utf8))
     }
+
+    static func showLine(_ text: String) { show(text + "\n") }
 }
 
 /// A conversation with its settings.

@@ -12,9 +12,11 @@ struct ServerAddress: Sendable {
     /// Put in front of every route, without a slash at its end.
     let pathPrefix: String
     let apiKey: String?
+    /// Certificates to trust, in PEM format, instead of the system's.
+    let authorityFile: String?
 
     /// - Throws: `ClientError` where the URL is no http or https URL with a host.
-    init(_ text: String, apiKey: String?) throws(ClientError) {
+    init(_ text: String, apiKey: String?, authorityFile: String?) throws(ClientError) {
         guard let url = URLComponents(string: text), let scheme = url.scheme?.lowercased(),
             ["http", "https"].contains(scheme), let host = url.host, !host.isEmpty
         else {
@@ -27,6 +29,7 @@ struct ServerAddress: Sendable {
         while prefix.hasSuffix("/") { prefix.removeLast() }
         pathPrefix = prefix
         self.apiKey = apiKey
+        self.authorityFile = authorityFile
     }
 
     var description: String { "\(isSecure ? "https" : "http")://\(host):\(port)\(pathPrefix)" }
@@ -133,7 +136,18 @@ struct ServerClient: Sendable {
         _ read: (Int, HTTPHeaders, inout Chunks) async throws -> Result
     ) async throws -> Result {
         let channel = try await connect()
-        return try await channel.executeThenClose { inbound, outbound in
+        do {
+            return try await exchange(request, over: channel, read)
+        } catch let error as NIOSSLError {
+            throw ClientError(address.explanation(of: error))
+        }
+    }
+
+    private func exchange<Result: Sendable>(
+        _ request: Request, over channel: Channel,
+        _ read: (Int, HTTPHeaders, inout Chunks) async throws -> Result
+    ) async throws -> Result {
+        try await channel.executeThenClose { inbound, outbound in
             let body = request.body
             try await outbound.write(.head(head(of: request)))
             // An early refusal is read even where the server stops taking the body.
@@ -173,13 +187,11 @@ struct ServerClient: Sendable {
             headers: headers)
     }
 
-    private func connect() async throws
-        -> NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart>
-    {
+    private typealias Channel = NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart>
+
+    private func connect() async throws -> Channel {
         let address = address
-        let tls =
-            try address.isSecure
-            ? NIOSSLContext(configuration: .makeClientConfiguration()) : nil
+        let tls = try address.isSecure ? address.tlsContext() : nil
         do {
             return try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
                 .connectTimeout(.seconds(10))
@@ -190,8 +202,7 @@ struct ServerClient: Sendable {
                                 NIOSSLClientHandler(context: tls, serverHostname: address.sni))
                         }
                         try channel.pipeline.syncOperations.addHTTPClientHandlers()
-                        return try NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart>(
-                            wrappingChannelSynchronously: channel)
+                        return try Channel(wrappingChannelSynchronously: channel)
                     }
                 }
         } catch {
@@ -202,6 +213,28 @@ struct ServerClient: Sendable {
 }
 
 extension ServerAddress {
+    fileprivate func tlsContext() throws -> NIOSSLContext {
+        var configuration = TLSConfiguration.makeClientConfiguration()
+        if let authorityFile {
+            do {
+                let certificates = try NIOSSLCertificate.fromPEMFile(authorityFile)
+                configuration.trustRoots = .certificates(certificates)
+            } catch {
+                throw ClientError("--ca-file: \(authorityFile) holds no certificates (\(error))")
+            }
+        }
+        return try NIOSSLContext(configuration: configuration)
+    }
+
+    /// Why there is no TLS connection.
+    fileprivate func explanation(of error: NIOSSLError) -> String {
+        guard "\(error)".contains("CERTIFICATE_VERIFY_FAILED") else {
+            return "no TLS connection to \(description): \(error)"
+        }
+        return "the certificate of \(description) is not trusted; --ca-file names a file with the "
+            + "authority, or the certificate itself, that is"
+    }
+
     /// Nil where the host is an address, which server name indication does not take.
     fileprivate var sni: String? {
         host.contains(":") || host.allSatisfy { $0.isNumber || $0 == "." } ? nil : host

@@ -40,7 +40,11 @@ struct FolderImportTests {
 
     @Test func registersEachFolderAndSaysWhatHappened() async throws {
         try write("a")
-        try write("b", adapterFiles("two") + [("training_args.bin", [1]), ("optimizer.pt", [2]), ("run.log", [3])])
+        try write(
+            "b",
+            adapterFiles("two") + [
+                ("training_args.bin", [1]), ("optimizer.pt", [2]), ("run.log", [3]),
+            ])
         try FileManager.default.createDirectory(
             at: source.appendingPathComponent("b/checkpoint-10"),
             withIntermediateDirectories: true)
