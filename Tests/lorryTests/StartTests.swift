@@ -83,6 +83,23 @@ extension EndToEndTests {
             }
         }
 
+        @Test func adaptersAreNotOfferedToAnotherBaseModel() async throws {
+            let state = try ScratchFolder()
+            var options = LorryServer.Options()
+            options.state = state
+            try await LorryServer.run(options) { _ in }
+            let other = PackageFiles.fixtures.appending(path: "llama/base").path
+            try await expectFailure(
+                ["--model", other, "--state-dir", state.path, "--port", "0"],
+                naming: [state.path, "another base model", "hidden 64"])
+            // Nothing was changed by the attempt.
+            options.adapters = nil
+            try await LorryServer.run(options) { server in
+                let card = try await server.client.get("/v1/models/pirate")
+                #expect(card.status == 200)
+            }
+        }
+
         @Test func aRefusedAdapterEndsOnlyAStrictStart() async throws {
             let scratch = try ScratchFolder()
             let fixtures = PackageFiles.fixtures.appending(path: "llama")
