@@ -22,14 +22,20 @@ struct ServeAssembly {
     private let settings: ServeConfiguration
     private let logger: Logger
     private let modelDirectory: URL
+    /// Nil where no adapters are to be registered at start.
+    private let adapterDirectory: URL?
     private let modelName: String
 
     /// - Throws: `StartError` where no model is given and the example is not found.
     init(settings: ServeConfiguration, logger: Logger) throws {
-        guard
-            let directory = settings.model.map({ URL(filePath: $0) })
-                ?? BundledExample.locate(executable: URL(filePath: "/proc/self/exe"))?.model
-        else { throw StartError("no --model is given, and the bundled example is not here") }
+        // The example's adapters are made for its model, so they come and go together.
+        let example =
+            settings.model == nil
+            ? BundledExample.locate(executable: URL(filePath: "/proc/self/exe")) : nil
+        guard let directory = settings.model.map({ URL(filePath: $0) }) ?? example?.model else {
+            throw StartError("no --model is given, and the bundled example is not here")
+        }
+        adapterDirectory = settings.adapters.map { URL(filePath: $0) } ?? example?.adapters
         self.settings = settings
         self.logger = logger
         modelDirectory = directory.standardizedFileURL
@@ -38,19 +44,23 @@ struct ServeAssembly {
 
     /// Serves until the process is told to stop.
     func run() async throws {
+        let keys = try apiKeys()
         let workers = try makeWorkers()
         let model = try loadModel(workers)
         let text = TextCodec(tokenizer: try loadTokenizer(for: model))
         let metrics = makeMetrics()
         let engine = try makeEngine(model, workers, metrics)
         let registry = try openRegistry(model)
+        try BaseMark(
+            stateDirectory: settings.stateDirectory, configuration: model.configuration
+        ).check(holdsAdapters: registry.count > 0)
         try await importAdapters(into: registry)
         let readiness = Readiness()
         var services = APIServices(
             card: ModelCard(name: modelName), version: lorryVersion,
             engine: EngineService(engine), registry: registry, text: text,
             tokenizerFile: modelDirectory.appending(path: "tokenizer.json"),
-            keys: try apiKeys(), metrics: metrics, readiness: readiness
+            keys: keys, metrics: metrics, readiness: readiness
         ) { directory in
             try AdapterCompiler.compile(directory: directory, model: model)
         }
@@ -167,7 +177,7 @@ struct ServeAssembly {
     /// Registers the folders of `--adapters`. One that is refused is logged, and ends the start only
     /// with `--strict-adapters`.
     private func importAdapters(into registry: AdapterRegistry) async throws {
-        guard let directory = settings.adapters.map({ URL(filePath: $0) }) else { return }
+        guard let directory = adapterDirectory else { return }
         let bar = ProgressBar(label: "registering adapters")
         let outcomes = try await registry.importFolders(in: directory, actor: "serve") {
             done, total in

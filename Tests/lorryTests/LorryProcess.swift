@@ -121,7 +121,8 @@ struct LorryServer: Sendable {
 
     /// What a test's server is given; a state folder of its own where none is named.
     struct Options: Sendable {
-        var model = PackageFiles.tales
+        /// Nil: what the program serves when it is told nothing.
+        var model: URL? = PackageFiles.tales
         var modelName: String?
         var adapters: URL? = PackageFiles.talesAdapters
         var state: ScratchFolder?
@@ -132,9 +133,10 @@ struct LorryServer: Sendable {
     /// - Throws: `TestFailure` with its log where it ends instead.
     static func start(_ options: Options, state: ScratchFolder) async throws -> LorryServer {
         var arguments = [
-            "serve", "--model", options.model.path, "--weights", "f32", "--port", "0",
-            "--state-dir", state.path, "--memory-budget", "256MiB",
+            "serve", "--weights", "f32", "--port", "0", "--state-dir", state.path,
+            "--memory-budget", "256MiB",
         ]
+        if let model = options.model { arguments += ["--model", model.path] }
         if let name = options.modelName { arguments += ["--model-name", name] }
         if let adapters = options.adapters { arguments += ["--adapters", adapters.path] }
         let process = try LorryProcess(arguments + options.further)

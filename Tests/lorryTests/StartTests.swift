@@ -58,6 +58,17 @@ extension EndToEndTests {
             try await expectFailure(["--model", scratch.path], naming: ["novel"])
         }
 
+        @Test func servesTheExampleWhenToldNothing() async throws {
+            var options = LorryServer.Options()
+            options.model = nil
+            options.adapters = nil
+            try await LorryServer.run(options) { server in
+                let models: ModelList = try await server.client.get("/v1/models").decoded()
+                let names = ["pirate", "robots", "shakespeare", "shout", "telegram"]
+                #expect(models.data.map(\.id) == ["tales-5m"] + names)
+            }
+        }
+
         @Test func namesAPortAndAStateFolderInUse() async throws {
             let state = try ScratchFolder()
             var options = LorryServer.Options()
@@ -69,6 +80,23 @@ extension EndToEndTests {
                 try await expectFailure(
                     Self.model + ["--state-dir", other.path, "--port", "\(server.client.port)"],
                     naming: ["\(server.client.port)"])
+            }
+        }
+
+        @Test func adaptersAreNotOfferedToAnotherBaseModel() async throws {
+            let state = try ScratchFolder()
+            var options = LorryServer.Options()
+            options.state = state
+            try await LorryServer.run(options) { _ in }
+            let other = PackageFiles.fixtures.appending(path: "llama/base").path
+            try await expectFailure(
+                ["--model", other, "--state-dir", state.path, "--port", "0"],
+                naming: [state.path, "another base model", "hidden 64"])
+            // Nothing was changed by the attempt.
+            options.adapters = nil
+            try await LorryServer.run(options) { server in
+                let card = try await server.client.get("/v1/models/pirate")
+                #expect(card.status == 200)
             }
         }
 
@@ -95,7 +123,8 @@ extension EndToEndTests {
             }
             try await expectFailure(
                 [
-                    "--model", options.model.path, "--adapters", scratch.path, "--strict-adapters",
+                    "--model", fixtures.appending(path: "base").path, "--adapters", scratch.path,
+                    "--strict-adapters",
                 ], naming: ["strange", "1 of 2 adapters"])
         }
     }
