@@ -31,6 +31,8 @@ package final class Mailbox: @unchecked Sendable {
     private var messages: [Message] = []
     private var isClosed = false
 
+    package init() {}
+
     /// - Returns: false, dropping the message, where nobody will take it any more.
     @discardableResult
     package func send(_ message: Message) -> Bool {
