@@ -4,7 +4,16 @@ import LorryModel
 ///
 /// An adapter is charged to the pool before it is loaded. Idle ones are evicted, least recently used
 /// first, when the pool needs room; pinned ones only when nothing could run otherwise.
-final class AdapterResidency {
+package final class AdapterResidency {
+    /// What holds a waiting sequence back.
+    package enum Readiness: Sendable {
+        case ready
+        /// Its adapter is on its way.
+        case loading
+        /// There is no room for its adapter until something running ends.
+        case lacksRoom
+    }
+
     private enum State {
         case loading(since: ContinuousClock.Instant)
         case resident(AdapterProgram)
@@ -19,77 +28,82 @@ final class AdapterResidency {
     }
 
     private let pool: MemoryPool
-    private let loader: AdapterLoader
+    private let startLoad: (AdapterReference) -> Void
     private var entries: [AdapterVersionID: Entry] = [:]
     private var pinned: Set<AdapterVersionID> = []
     /// Deleted or replaced versions: evicted as soon as nothing uses them.
     private var forgotten: Set<AdapterVersionID> = []
-    /// Sizes of versions that turned out larger than their references say: those were measured at
-    /// registration, which may have been under other weights.
-    private var measuredByteCounts: [AdapterVersionID: Int] = [:]
     private var useCounter: UInt64 = 0
     /// Uses after this belong to the plan being made; their adapters are not evicted for others.
     private var planStart: UInt64 = 0
-    var onEvict: (String) -> Void = { _ in }
+    package var onEvict: (String) -> Void = { _ in }
 
-    init(pool: MemoryPool, loader: AdapterLoader) {
+    /// - Parameter startLoad: returns at once; `finishLoad` is to be called when the load has ended.
+    package init(pool: MemoryPool, startLoad: @escaping (AdapterReference) -> Void) {
         self.pool = pool
-        self.loader = loader
+        self.startLoad = startLoad
     }
 
-    func beginPlan() { planStart = useCounter }
+    package func beginPlan() { planStart = useCounter }
 
-    func program(_ id: AdapterVersionID) -> AdapterProgram? {
+    package func program(_ id: AdapterVersionID) -> AdapterProgram? {
         guard case .resident(let program)? = entries[id]?.state else { return nil }
         return program
     }
 
-    var hasLoads: Bool {
+    package var hasLoads: Bool {
         entries.values.contains { if case .loading = $0.state { true } else { false } }
     }
 
-    /// Whether the adapter is resident. Starts its load where it is absent and room can be made.
-    func prepare(
-        _ reference: AdapterReference, isInUse: (AdapterVersionID) -> Bool,
-        now: ContinuousClock.Instant
-    ) -> Bool {
+    /// Says whether the adapter is resident. Starts its load where it is absent and room can be
+    /// made; evicts nothing where that would not suffice.
+    ///
+    /// - Parameter spareBlockCount: blocks that must be free beside the adapter, so that what it is
+    ///   loaded for can run without evicting it, or others, again.
+    package func prepare(
+        _ reference: AdapterReference, sparing spareBlockCount: Int, includingPinned: Bool = false,
+        isInUse: (AdapterVersionID) -> Bool, now: ContinuousClock.Instant
+    ) -> Readiness {
         useCounter += 1
         if let entry = entries[reference.id] {
             entries[reference.id]?.lastUse = useCounter
-            if case .resident = entry.state { return true }
-            return false
+            if case .resident = entry.state { return .ready }
+            return .loading
         }
-        let byteCount = byteCount(of: reference)
-        let needed = pool.blocks(forByteCount: byteCount)
-        while pool.freeCount < needed {
-            guard evictOne(isInUse: isInUse, includingPinned: false) else { return false }
+        let needed = pool.blocks(forByteCount: reference.byteCount) + spareBlockCount
+        if pool.freeCount < needed {
+            let idle = entries.filter { isIdle($0.key, $0.value, isInUse, includingPinned) }
+            let idleBlockCount = idle.values.reduce(0) { $0 + $1.blocks.count }
+            guard pool.freeCount + idleBlockCount >= needed else { return .lacksRoom }
         }
-        guard let blocks = pool.reserveForAdapter(byteCount: byteCount) else {
-            return false
+        while pool.freeCount < needed,
+            evictOne(isInUse: isInUse, includingPinned: includingPinned)
+        {}
+        guard let blocks = pool.reserveForAdapter(byteCount: reference.byteCount) else {
+            return .lacksRoom
         }
         entries[reference.id] = Entry(
-            name: reference.name, blocks: blocks, byteCount: byteCount,
+            name: reference.name, blocks: blocks, byteCount: reference.byteCount,
             state: .loading(since: now), lastUse: useCounter)
-        loader.load(reference)
-        return false
+        startLoad(reference)
+        return .loading
     }
 
-    /// What the pool is charged for an adapter.
-    func byteCount(of reference: AdapterReference) -> Int {
-        max(reference.byteCount, measuredByteCounts[reference.id] ?? 0)
+    private func isIdle(
+        _ id: AdapterVersionID, _ entry: Entry, _ isInUse: (AdapterVersionID) -> Bool,
+        _ includingPinned: Bool
+    ) -> Bool {
+        guard case .resident = entry.state, entry.lastUse <= planStart else { return false }
+        return !isInUse(id) && (includingPinned || !pinned.contains(id))
     }
 
-    /// Takes in a loaded adapter; nil frees what was reserved for it. One that is larger than
-    /// expected and finds no room is dropped, to be loaded again when there is.
-    ///
     /// - Returns: how long the load took.
-    func finishLoad(
+    package func finishLoad(
         _ id: AdapterVersionID, _ program: AdapterProgram?, now: ContinuousClock.Instant
     ) -> Duration {
-        guard var entry = entries[id], case .loading(let since) = entry.state else { return .zero }
-        if let program, fit(&entry, program, id) {
-            entry.state = .resident(program)
-            entries[id] = entry
+        guard let entry = entries[id], case .loading(let since) = entry.state else { return .zero }
+        if let program {
+            entries[id]?.state = .resident(program)
         } else {
             entries[id] = nil
             pool.releaseFromAdapter(entry.blocks)
@@ -97,30 +111,41 @@ final class AdapterResidency {
         return now - since
     }
 
-    private func fit(
-        _ entry: inout Entry, _ program: AdapterProgram, _ id: AdapterVersionID
+    /// Charges a loaded program for what it really takes, where that is more than was announced:
+    /// its size may have been noted when weights were held in another format.
+    ///
+    /// - Returns: false where there is no room; `finishLoad` is then to be told of a failure.
+    package func chargeFully(
+        _ id: AdapterVersionID, _ program: AdapterProgram, isInUse: (AdapterVersionID) -> Bool
     ) -> Bool {
-        guard program.byteCount > entry.byteCount else { return true }
-        measuredByteCounts[id] = program.byteCount
+        guard let entry = entries[id] else { return true }
         let missing = pool.blocks(forByteCount: program.byteCount) - entry.blocks.count
+        guard missing > 0 else { return true }
+        while pool.freeCount < missing, evictOne(isInUse: isInUse, includingPinned: false) {}
         guard let more = pool.reserveForAdapter(byteCount: missing * pool.blockByteCount) else {
             return false
         }
-        entry.blocks += more
-        entry.byteCount = program.byteCount
+        entries[id]?.blocks += more
+        entries[id]?.byteCount = program.byteCount
         return true
     }
 
-    func setPinned(_ id: AdapterVersionID, _ isPinned: Bool) {
-        if isPinned { pinned.insert(id) } else { pinned.remove(id) }
+    package func setPinned(_ id: AdapterVersionID, _ isPinned: Bool) {
+        guard isPinned else {
+            pinned.remove(id)
+            return
+        }
+        pinned.insert(id)
+        // The same content may be back after a delete that is still waiting to take effect.
+        forgotten.remove(id)
     }
 
-    func forget(_ id: AdapterVersionID) {
+    package func forget(_ id: AdapterVersionID) {
         pinned.remove(id)
         forgotten.insert(id)
     }
 
-    func evictForgotten(isInUse: (AdapterVersionID) -> Bool) {
+    package func evictForgotten(isInUse: (AdapterVersionID) -> Bool) {
         for id in forgotten {
             guard let entry = entries[id] else {
                 forgotten.remove(id)
@@ -135,11 +160,8 @@ final class AdapterResidency {
     /// Evicts the least recently used adapter that is resident and idle.
     ///
     /// - Returns: false where there is none.
-    func evictOne(isInUse: (AdapterVersionID) -> Bool, includingPinned: Bool) -> Bool {
-        let idle = entries.filter { id, entry in
-            guard case .resident = entry.state, entry.lastUse <= planStart else { return false }
-            return !isInUse(id) && (includingPinned || !pinned.contains(id))
-        }
+    package func evictOne(isInUse: (AdapterVersionID) -> Bool, includingPinned: Bool) -> Bool {
+        let idle = entries.filter { isIdle($0.key, $0.value, isInUse, includingPinned) }
         let first = idle.min { a, b in
             let (x, y) = (pinned.contains(a.key), pinned.contains(b.key))
             return x == y ? a.value.lastUse < b.value.lastUse : !x
@@ -155,7 +177,9 @@ final class AdapterResidency {
         onEvict(entry.name)
     }
 
-    func residents(leaseCount: (AdapterVersionID) -> Int) -> [EngineStatistics.ResidentAdapter] {
+    package func residents(leaseCount: (AdapterVersionID) -> Int) -> [EngineStatistics
+        .ResidentAdapter]
+    {
         entries.compactMap { id, entry in
             guard case .resident = entry.state else { return nil }
             return .init(

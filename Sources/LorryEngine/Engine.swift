@@ -32,7 +32,8 @@ public final class Engine: Sendable {
     /// Starts the engine's thread.
     ///
     /// - Parameter workers: used by the engine's thread alone from now on.
-    /// - Throws: `EngineStartError` where the memory budget does not hold a single KV block.
+    /// - Throws: `EngineStartError` where the memory budget does not hold a single KV block, or a
+    ///   bound is below 1.
     public init(
         model: DecoderModel, configuration: EngineConfiguration, workers: WorkerPool,
         observer: any EngineObserver
@@ -42,6 +43,9 @@ public final class Engine: Sendable {
         configuration.maximumContextLength = min(
             configuration.maximumContextLength, model.contextLength)
         self.configuration = configuration
+        guard configuration.maximumBatchTokenCount > 0, configuration.maximumRunningCount > 0,
+            configuration.maximumContextLength > 0, configuration.eventBufferCount > 0
+        else { throw EngineStartError(description: "the scheduler's bounds must be above 0") }
         let queue = WaitingQueue(capacity: configuration.maximumWaitingCount)
         self.queue = queue
         let mailbox = mailbox
@@ -77,7 +81,7 @@ public final class Engine: Sendable {
         var published = ContinuousClock.now
         while true {
             for message in mailbox.takeAll(waiting: !hasWork) { core.handle(message) }
-            if core.isStopping, core.isIdle { break }
+            if core.canStop { break }
             shared.heartbeat.withLock { $0 = Heartbeat(isBusy: true) }
             hasWork = core.step()
             core.evictForgotten()
@@ -88,6 +92,8 @@ public final class Engine: Sendable {
                 shared.statistics.withLock { $0 = core.statistics(previous: $0) }
             }
         }
+        // What was submitted too late ends here: nobody else would tell its reader.
+        for case .submit(let late) in mailbox.close() { late.channel.send(.failed(.shuttingDown)) }
         shared.statistics.withLock { $0 = core.statistics(previous: $0) }
         let waiters = shared.stopped.withLock { stopped in
             stopped.isStopped = true
@@ -130,11 +136,11 @@ public final class Engine: Sendable {
             case .abandoned: mailbox.send(.abandon(id))
             }
         }
-        guard !shared.stopped.withLock({ $0.isStopped }) else { throw .shuttingDown }
-        mailbox.send(
+        let isSent = mailbox.send(
             .submit(
                 .init(
                     id: id, request: request, channel: channel, place: place, submitted: .now)))
+        guard isSent else { throw .shuttingDown }
         return Generation(channel: channel)
     }
 

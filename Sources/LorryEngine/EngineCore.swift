@@ -18,7 +18,14 @@ final class EngineCore {
     private let residency: AdapterResidency
     private let forward: ForwardPass
     private var sequences: [SequenceID: TokenSequence] = [:]
-    private(set) var isStopping = false
+    /// The scheduler's `changeCount` as of the last statistics.
+    private var namedChangeCount = 0
+    /// Sequences in the engine, waiting or running, by adapter.
+    private var useCounts: [AdapterVersionID: Int] = [:]
+    /// Ends once the sequences that it has are done.
+    private var isDraining = false
+    /// Takes no sequence any more, whoever still holds a reservation.
+    private var isStopped = false
 
     init(
         model: DecoderModel, configuration: EngineConfiguration, workers: WorkerPool,
@@ -38,7 +45,7 @@ final class EngineCore {
                 batchTokenCount: configuration.maximumBatchTokenCount,
                 runningCount: configuration.maximumRunningCount),
             pool: pool)
-        residency = AdapterResidency(pool: pool, loader: loader)
+        residency = AdapterResidency(pool: pool) { loader.load($0) }
         forward = ForwardPass(
             model: model, kvLayout: layout,
             maximumRowCount: configuration.maximumBatchTokenCount, pool: workers)
@@ -53,8 +60,8 @@ final class EngineCore {
             format: model.format)
     }
 
-    /// Whether every request has ended.
-    var isIdle: Bool { sequences.isEmpty && !residency.hasLoads }
+    /// Whether the thread may end: nothing waits for the loads that may be under way.
+    var canStop: Bool { (isDraining || isStopped) && sequences.isEmpty }
 
     // MARK: - Messages
 
@@ -66,14 +73,15 @@ final class EngineCore {
         case .resume(let id): sequences[id]?.isPaused = false
         case .loaded(let reference, let result): finishLoad(reference, result)
         case .preload(let reference):
-            _ = residency.prepare(reference, isInUse: isInUse, now: clock.now)
+            _ = residency.prepare(
+                reference, sparing: scheduler.growthBlockCount, isInUse: isInUse, now: clock.now)
         case .setPinned(let id, let isPinned): residency.setPinned(id, isPinned)
         case .forget(let id):
             residency.forget(id)
-            residency.evictForgotten(isInUse: isInUse)
-        case .drain: isStopping = true
+            evictForgotten()
+        case .drain: isDraining = true
         case .stop:
-            isStopping = true
+            isStopped = true
             for sequence in sequences.values { fail(sequence, .shuttingDown) }
         }
     }
@@ -85,25 +93,30 @@ final class EngineCore {
         let sequence = TokenSequence(
             id: submission.id, request: request, channel: submission.channel,
             limits: .init(
-                tokenCount: min(
-                    request.promptTokens.count + request.maximumTokenCount,
-                    configuration.maximumContextLength),
+                tokenCount: request.promptTokens.count
+                    + min(
+                        max(request.maximumTokenCount, 0),
+                        configuration.maximumContextLength - request.promptTokens.count),
                 endTokens: ends),
             submitted: submission.submitted)
         sequence.reservation = submission.place
         sequences[sequence.id] = sequence
+        if let id = sequence.adapterID { useCounts[id, default: 0] += 1 }
+        if isStopped { return fail(sequence, .shuttingDown) }
         if let error = memoryError(sequence) { return fail(sequence, error) }
         if let adapter = request.adapter {
             // Read ahead: by the time there is room to run, the adapter may be there.
-            _ = residency.prepare(adapter, isInUse: isInUse, now: clock.now)
+            _ = residency.prepare(
+                adapter,
+                sparing: scheduler.growthBlockCount + scheduler.requiredBlockCount(sequence),
+                isInUse: isInUse, now: clock.now)
         }
         scheduler.enqueue(sequence)
     }
 
     /// A sequence must be able to run to its end when it is alone with its adapter.
     private func memoryError(_ sequence: TokenSequence) -> EngineError? {
-        let adapterByteCount = sequence.request.adapter.map { residency.byteCount(of: $0) } ?? 0
-        let adapterBlocks = pool.blocks(forByteCount: adapterByteCount)
+        let adapterBlocks = pool.blocks(forByteCount: sequence.request.adapter?.byteCount ?? 0)
         let blocks =
             Scheduler.blockCount(forTokens: sequence.limits.tokenCount + 1) + adapterBlocks + 1
         guard blocks > pool.blockCount else { return nil }
@@ -115,23 +128,29 @@ final class EngineCore {
     private func finishLoad(
         _ reference: AdapterReference, _ result: Result<AdapterProgram, any Error>
     ) {
-        let program = try? result.get()
-        let duration = residency.finishLoad(reference.id, program, now: clock.now)
         var reason: String?
-        if case .failure(let error) = result {
-            reason = "\(error)"
+        var program: AdapterProgram?
+        switch result {
+        case .failure(let error): reason = "\(error)"
+        case .success(let loaded):
+            if residency.chargeFully(reference.id, loaded, isInUse: isInUse) {
+                program = loaded
+            } else {
+                reason = "there is no room for its \(loaded.byteCount) bytes"
+            }
+        }
+        let duration = residency.finishLoad(reference.id, program, now: clock.now)
+        if let reason {
             for sequence in sequences.values where sequence.adapterID == reference.id {
                 fail(
                     sequence,
-                    .adapterLoadFailed(name: reference.name, reason: reason ?? ""))
+                    .adapterLoadFailed(name: reference.name, reason: reason))
             }
         } else {
             for sequence in sequences.values where sequence.adapterID == reference.id {
                 if sequence.adapterReady == nil { sequence.adapterReady = clock.now }
-                // The adapter may have turned out larger than it was said to be.
-                if let error = memoryError(sequence) { fail(sequence, error) }
             }
-            residency.evictForgotten(isInUse: isInUse)
+            evictForgotten()
         }
         observer.engineDidLoadAdapter(name: reference.name, duration: duration, error: reason)
     }
@@ -142,15 +161,15 @@ final class EngineCore {
 
     // MARK: - A step
 
-    /// - Returns: false where there was nothing to compute.
+    /// - Returns: false where nothing can be done until there is another message.
     func step() -> Bool {
         let start = clock.now
         for sequence in scheduler.running {
             sequence.isPaused = sequence.channel.pauseIfFull()
         }
-        residency.beginPlan()
         let plan = makePlan(start)
-        guard !plan.entries.isEmpty else { return false }
+        // After a preemption there is room for others, which the next plan may admit.
+        guard !plan.entries.isEmpty else { return !plan.preempted.isEmpty }
         let planned = clock.now
         let batch = makeBatch(plan, now: planned)
         forward.run(batch, arena: pool.arena)
@@ -171,21 +190,26 @@ final class EngineCore {
     }
 
     private func makePlan(_ now: ContinuousClock.Instant) -> StepPlan {
-        let isReady = { [self] (sequence: TokenSequence) -> Bool in
-            guard let adapter = sequence.request.adapter else { return true }
-            return residency.prepare(adapter, isInUse: isInUse, now: now)
-        }
-        let plan = scheduler.plan(isReady: isReady) { [self] in
-            residency.evictOne(isInUse: isInUse, includingPinned: false)
-        }
-        guard plan.entries.isEmpty, scheduler.running.isEmpty, !scheduler.waiting.isEmpty,
+        let plan = makePlan(now, includingPinned: false)
+        guard plan.entries.isEmpty, scheduler.running.isEmpty, scheduler.hasUnpausedWaiting,
             !residency.hasLoads
         else { return plan }
-        // Nothing runs and nothing will: a pinned adapter is in the way.
-        guard residency.evictOne(isInUse: isInUse, includingPinned: true) else { return plan }
-        return scheduler.plan(isReady: isReady) { [self] in
-            residency.evictOne(isInUse: isInUse, includingPinned: true)
-        }
+        // Nothing runs and nothing will: pinned adapters are in the way.
+        return makePlan(now, includingPinned: true)
+    }
+
+    private func makePlan(_ now: ContinuousClock.Instant, includingPinned: Bool) -> StepPlan {
+        residency.beginPlan()
+        return scheduler.plan(
+            readiness: { [self] sequence, sparing in
+                guard let adapter = sequence.request.adapter else { return .ready }
+                return residency.prepare(
+                    adapter, sparing: sparing, includingPinned: includingPinned, isInUse: isInUse,
+                    now: now)
+            },
+            makeRoom: { [self] in
+                residency.evictOne(isInUse: isInUse, includingPinned: includingPinned)
+            })
     }
 
     private func makeBatch(_ plan: StepPlan, now: ContinuousClock.Instant) -> ForwardBatch {
@@ -200,10 +224,19 @@ final class EngineCore {
             batch.append(
                 tokens: sequence.tokens[entry.range], startPosition: entry.range.lowerBound,
                 blockTable: sequence.blocks.map(\.index),
-                program: sequence.adapterID.flatMap { residency.program($0) },
+                program: program(sequence),
                 logits: sequence.logitOffsets(entry.range))
         }
         return batch
+    }
+
+    /// A sequence without its adapter would answer as the base: that must never happen silently.
+    private func program(_ sequence: TokenSequence) -> AdapterProgram? {
+        guard let id = sequence.adapterID else { return nil }
+        guard let program = residency.program(id) else {
+            preconditionFailure("a planned sequence's adapter is not resident")
+        }
+        return program
     }
 
     private func commit(_ plan: StepPlan, _ results: [RowResult]) {
@@ -268,6 +301,9 @@ final class EngineCore {
         let now = clock.now
         scheduler.remove(sequence)
         sequences[sequence.id] = nil
+        if let id = sequence.adapterID, let count = useCounts[id] {
+            useCounts[id] = count > 1 ? count - 1 : nil
+        }
         sequence.reservation = nil
         let timings = sequence.timings(at: now)
         observer.engineDidFinish(
@@ -279,7 +315,8 @@ final class EngineCore {
         return timings
     }
 
-    func evictForgotten() { residency.evictForgotten(isInUse: isInUse) }
+    /// A version that sequences still wait for stays: they may run with it to their end.
+    func evictForgotten() { residency.evictForgotten { useCounts[$0] != nil } }
 
     // MARK: - Statistics
 
@@ -290,8 +327,15 @@ final class EngineCore {
         statistics.kvBlockCount = pool.blockCount
         statistics.usedKVBlockCount = pool.kvBlockCount
         statistics.kvBlockByteCount = pool.blockByteCount
-        statistics.runningAdapters = Self.names(scheduler.running)
-        statistics.waitingAdapters = Self.names(scheduler.waiting)
+        // Thousands may wait: their names are gathered again only when somebody came or went.
+        if namedChangeCount == scheduler.changeCount {
+            statistics.runningAdapters = previous.runningAdapters
+            statistics.waitingAdapters = previous.waitingAdapters
+        } else {
+            namedChangeCount = scheduler.changeCount
+            statistics.runningAdapters = Self.names(scheduler.running)
+            statistics.waitingAdapters = Self.names(scheduler.waiting)
+        }
         let isUnchanged =
             previous.runningAdapters == statistics.runningAdapters
             && previous.waitingAdapters == statistics.waitingAdapters

@@ -7,9 +7,9 @@ import Synchronization
 public final class Generation: AsyncSequence, Sendable {
     public typealias Element = GenerationEvent
 
-    let channel: EventChannel
+    package let channel: EventChannel
 
-    init(channel: EventChannel) { self.channel = channel }
+    package init(channel: EventChannel) { self.channel = channel }
 
     deinit { channel.abandon() }
 
@@ -36,7 +36,7 @@ public final class Generation: AsyncSequence, Sendable {
 }
 
 /// The bounded buffer between the engine thread and one reader. `state` is guarded by its mutex.
-final class EventChannel: Sendable {
+package final class EventChannel: Sendable {
     private struct State {
         var events: [GenerationEvent] = []
         var reader: CheckedContinuation<GenerationEvent?, Never>?
@@ -51,9 +51,9 @@ final class EventChannel: Sendable {
     /// Tells the engine that the reader has made room, or has gone.
     private let signal: @Sendable (Signal) -> Void
 
-    enum Signal: Sendable { case resumed, abandoned }
+    package enum Signal: Sendable { case resumed, abandoned }
 
-    init(capacity: Int, signal: @escaping @Sendable (Signal) -> Void) {
+    package init(capacity: Int, signal: @escaping @Sendable (Signal) -> Void) {
         self.capacity = capacity
         self.signal = signal
     }
@@ -61,8 +61,9 @@ final class EventChannel: Sendable {
     // MARK: Engine's side
 
     /// Never blocks; may exceed the capacity by the events of one step.
-    func send(_ event: GenerationEvent) {
+    package func send(_ event: GenerationEvent) {
         let reader = state.withLock { state -> CheckedContinuation<GenerationEvent?, Never>? in
+            precondition(!state.hasEnded, "an event after the last one")
             if case .finished = event { state.hasEnded = true }
             if case .failed = event { state.hasEnded = true }
             if let reader = state.reader {
@@ -76,7 +77,7 @@ final class EventChannel: Sendable {
     }
 
     /// Whether the sequence should pause. If so, `resumed` is signalled once there is room.
-    func pauseIfFull() -> Bool {
+    package func pauseIfFull() -> Bool {
         state.withLock { state in
             state.isPaused = state.events.count >= capacity && !state.isAbandoned
             return state.isPaused
@@ -85,7 +86,7 @@ final class EventChannel: Sendable {
 
     // MARK: Reader's side
 
-    func next() async -> GenerationEvent? {
+    package func next() async -> GenerationEvent? {
         await withCheckedContinuation { continuation in
             var resumed = false
             let ready: GenerationEvent?? = state.withLock { state in
@@ -106,7 +107,7 @@ final class EventChannel: Sendable {
         }
     }
 
-    func abandon() {
+    package func abandon() {
         let isFirst = state.withLock { state in
             let isFirst = !state.isAbandoned && !state.hasEnded
             state.isAbandoned = true

@@ -1,18 +1,18 @@
 import LorryTensor
 
 /// Reads log-probabilities off a row of logits.
-struct LogprobReader {
+package struct LogprobReader {
     private let logits: UnsafeBufferPointer<Float>
     private let normalizer: Float
 
     /// - Parameter logits: `[vocabularySize]`, as the model gave them.
-    init(_ logits: UnsafeBufferPointer<Float>) {
+    package init(_ logits: UnsafeBufferPointer<Float>) {
         self.logits = logits
         normalizer = logits.baseAddress.map { logSumExp($0, count: logits.count) } ?? 0
     }
 
     /// - Parameter topCount: how many of the most probable tokens to list.
-    func logprobs(of token: Int32, topCount: Int) -> TokenLogprobs {
+    package func logprobs(of token: Int32, topCount: Int) -> TokenLogprobs {
         let logit = logits[Int(token)]
         var rank = 1
         for other in logits where other > logit { rank += 1 }

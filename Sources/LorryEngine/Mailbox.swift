@@ -4,8 +4,8 @@ import LorryModel
 /// The only way into the engine thread: messages in, taken out all at once.
 ///
 /// Safe because everything mutable is only touched with `condition` locked.
-final class Mailbox: @unchecked Sendable {
-    enum Message: Sendable {
+package final class Mailbox: @unchecked Sendable {
+    package enum Message: Sendable {
         case submit(Submission)
         case abandon(SequenceID)
         case resume(SequenceID)
@@ -19,26 +19,44 @@ final class Mailbox: @unchecked Sendable {
         case stop
     }
 
-    struct Submission: Sendable {
-        let id: SequenceID
-        let request: GenerationRequest
-        let channel: EventChannel
-        let place: QueuePlace
-        let submitted: ContinuousClock.Instant
+    package struct Submission: Sendable {
+        package let id: SequenceID
+        package let request: GenerationRequest
+        package let channel: EventChannel
+        package let place: QueuePlace
+        package let submitted: ContinuousClock.Instant
     }
 
     private let condition = NSCondition()
     private var messages: [Message] = []
+    private var isClosed = false
 
-    func send(_ message: Message) {
+    package init() {}
+
+    /// - Returns: false, dropping the message, where nobody will take it any more.
+    @discardableResult
+    package func send(_ message: Message) -> Bool {
         condition.lock()
+        defer { condition.unlock() }
+        guard !isClosed else { return false }
         messages.append(message)
         condition.signal()
-        condition.unlock()
+        return true
+    }
+
+    /// Takes no more messages.
+    ///
+    /// - Returns: those that nobody took.
+    package func close() -> [Message] {
+        condition.lock()
+        defer { condition.unlock() }
+        isClosed = true
+        defer { messages = [] }
+        return messages
     }
 
     /// - Parameter waiting: whether to block until there is a message.
-    func takeAll(waiting: Bool) -> [Message] {
+    package func takeAll(waiting: Bool) -> [Message] {
         condition.lock()
         defer { condition.unlock() }
         while waiting, messages.isEmpty { condition.wait() }

@@ -2,8 +2,10 @@ import Foundation
 import LorryTensor
 
 /// Names a KV block in the pool.
-struct BlockID: Hashable, Sendable {
-    let index: Int32
+package struct BlockID: Hashable, Sendable {
+    package let index: Int32
+
+    package init(index: Int32) { self.index = index }
 }
 
 /// One budget of memory for KV blocks and resident adapters.
@@ -14,11 +16,11 @@ struct BlockID: Hashable, Sendable {
 /// the budget, adapters of mixed sizes cause no fragmentation, and an adapter stays contiguous.
 ///
 /// Owned by the engine thread.
-final class MemoryPool {
-    let blockByteCount: Int
-    let blockCount: Int
+package final class MemoryPool {
+    package let blockByteCount: Int
+    package let blockCount: Int
     /// Block `i` starts at byte `i · blockByteCount`.
-    let arena: UnsafeMutableRawPointer
+    package let arena: UnsafeMutableRawPointer
     private var free: [BlockID]
     /// Blocks written since their memory was last given back.
     private var isTouched: [Bool]
@@ -26,7 +28,7 @@ final class MemoryPool {
     private var usedByAdapters = 0
 
     /// - Throws: `PoolError` where the system does not give the address space.
-    init(budgetByteCount: Int, blockByteCount: Int) throws(PoolError) {
+    package init(budgetByteCount: Int, blockByteCount: Int) throws(PoolError) {
         precondition(blockByteCount > 0)
         self.blockByteCount = blockByteCount
         blockCount = min(budgetByteCount / blockByteCount, Int(Int32.max))
@@ -49,24 +51,24 @@ final class MemoryPool {
 
     deinit { munmap(arena, blockCount * blockByteCount) }
 
-    var freeCount: Int { free.count }
-    var kvBlockCount: Int { usedByKV }
-    var adapterBlockCount: Int { usedByAdapters }
+    package var freeCount: Int { free.count }
+    package var kvBlockCount: Int { usedByKV }
+    package var adapterBlockCount: Int { usedByAdapters }
 
     /// Blocks that an operand of this size is charged.
-    func blocks(forByteCount byteCount: Int) -> Int {
+    package func blocks(forByteCount byteCount: Int) -> Int {
         (byteCount + blockByteCount - 1) / blockByteCount
     }
 
     /// - Returns: nil where no block is free.
-    func allocateKVBlock() -> BlockID? {
+    package func allocateKVBlock() -> BlockID? {
         guard let block = free.popLast() else { return nil }
         isTouched[Int(block.index)] = true
         usedByKV += 1
         return block
     }
 
-    func freeKVBlocks(_ blocks: [BlockID]) {
+    package func freeKVBlocks(_ blocks: [BlockID]) {
         free.append(contentsOf: blocks.reversed())
         usedByKV -= blocks.count
         precondition(usedByKV >= 0)
@@ -75,7 +77,7 @@ final class MemoryPool {
     /// Takes blocks out of use for an adapter and gives their memory back to the system.
     ///
     /// - Returns: nil where too few are free.
-    func reserveForAdapter(byteCount: Int) -> [BlockID]? {
+    package func reserveForAdapter(byteCount: Int) -> [BlockID]? {
         let count = blocks(forByteCount: byteCount)
         guard count <= free.count else { return nil }
         // From the cold end: blocks that were never written cost nothing to take.
@@ -86,7 +88,7 @@ final class MemoryPool {
         return taken
     }
 
-    func releaseFromAdapter(_ blocks: [BlockID]) {
+    package func releaseFromAdapter(_ blocks: [BlockID]) {
         free.insert(contentsOf: blocks, at: 0)
         usedByAdapters -= blocks.count
         precondition(usedByAdapters >= 0)
@@ -105,13 +107,13 @@ final class MemoryPool {
     }
 
     /// Checks that every block is free or used exactly once. For tests and after drains.
-    func checkInvariants() {
+    package func checkInvariants() {
         precondition(free.count + usedByKV + usedByAdapters == blockCount)
         precondition(Set(free).count == free.count)
     }
 }
 
-struct PoolError: Error, CustomStringConvertible {
-    let description: String
-    init(_ description: String) { self.description = description }
+package struct PoolError: Error, CustomStringConvertible {
+    package let description: String
+    package init(_ description: String) { self.description = description }
 }

@@ -5,7 +5,7 @@ import LorryTensor
 ///
 /// Random numbers are a function of the seed and the token's place in the answer, so that a
 /// preempted sequence, computed again, goes on as it would have.
-struct Sampler {
+package struct Sampler {
     private let parameters: SamplingParameters
     private let seed: UInt64
     /// Tokens that must not be chosen yet, and until how many tokens of answer.
@@ -16,7 +16,7 @@ struct Sampler {
     private var answerCounts: [Int32: Int] = [:]
     private var generatedCount = 0
 
-    init(_ request: GenerationRequest, endTokens: Set<Int32> = []) {
+    package init(_ request: GenerationRequest, endTokens: Set<Int32> = []) {
         parameters = request.sampling
         seed = request.sampling.seed ?? .random(in: .min ... .max)
         bannedEarly = endTokens
@@ -24,11 +24,14 @@ struct Sampler {
         promptTokens = request.sampling.repetitionPenalty == 1 ? [] : Set(request.promptTokens)
     }
 
+    /// Below this the most probable token is taken: dividing by it would overflow (vLLM's bound).
+    private static let greedyTemperature: Float = 1e-5
+
     /// - Parameter logits: `[count]`; changed in place.
-    mutating func sample(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
+    package mutating func sample(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
         adjust(logits)
         let token: Int32
-        if parameters.temperature <= 0 {
+        if parameters.temperature < Self.greedyTemperature {
             token = Int32(argmax(UnsafePointer(logits.baseAddress!), count: logits.count))
         } else {
             for index in logits.indices { logits[index] /= parameters.temperature }
@@ -79,21 +82,21 @@ struct Sampler {
 }
 
 /// The filters min-p, top-k, top-p and typical-p, and the draw from what they leave.
-struct CandidateFilter {
-    struct Candidate {
-        var id: Int32
+package struct CandidateFilter {
+    package struct Candidate {
+        package var id: Int32
         /// After softmax; normalized only within what is left when a filter asks.
-        var weight: Double
+        package var weight: Double
     }
 
     private let parameters: SamplingParameters
 
-    init(_ parameters: SamplingParameters) { self.parameters = parameters }
+    package init(_ parameters: SamplingParameters) { self.parameters = parameters }
 
     /// - Parameters:
     ///   - logits: after temperature.
     ///   - uniform: in `[0, 1)`.
-    func draw(from logits: UnsafeMutableBufferPointer<Float>, uniform: Double) -> Int32 {
+    package func draw(from logits: UnsafeMutableBufferPointer<Float>, uniform: Double) -> Int32 {
         let candidates = self.candidates(logits)
         let total = candidates.reduce(0) { $0 + $1.weight }
         var remaining = uniform * total
@@ -106,7 +109,7 @@ struct CandidateFilter {
     }
 
     /// What the filters leave; never empty.
-    func candidates(_ logits: UnsafeMutableBufferPointer<Float>) -> [Candidate] {
+    package func candidates(_ logits: UnsafeMutableBufferPointer<Float>) -> [Candidate] {
         let greatest = logits.max() ?? 0
         var candidates: [Candidate] = []
         // exp underflows to an irrelevant weight long before this.
@@ -164,7 +167,7 @@ struct CandidateFilter {
     /// The `count` most probable, most probable first; equals in the order of their ids.
     ///
     /// - Complexity: O(n + count · log n), by a heap over all candidates.
-    static func greatest(_ count: Int, of candidates: [Candidate]) -> [Candidate] {
+    package static func greatest(_ count: Int, of candidates: [Candidate]) -> [Candidate] {
         func precedes(_ a: Candidate, _ b: Candidate) -> Bool {
             a.weight == b.weight ? a.id < b.id : a.weight > b.weight
         }

@@ -1,20 +1,20 @@
 import LorryTensor
 
 /// What the next step computes.
-struct StepPlan {
-    struct Entry {
-        let sequence: TokenSequence
+package struct StepPlan {
+    package struct Entry {
+        package let sequence: TokenSequence
         /// Which of the sequence's tokens.
-        let range: Range<Int>
+        package let range: Range<Int>
         /// Whether they are its last, so that the next token can be sampled.
-        var reachesEnd: Bool { range.upperBound == sequence.tokens.count }
+        package var reachesEnd: Bool { range.upperBound == sequence.tokens.count }
     }
     /// Entries with the same adapter side by side, those of the base first.
-    var entries: [Entry] = []
+    package var entries: [Entry] = []
     /// Sequences that lost their blocks to others, and wait again.
-    var preempted: [TokenSequence] = []
+    package var preempted: [TokenSequence] = []
 
-    var tokenCount: Int { entries.reduce(0) { $0 + $1.range.count } }
+    package var tokenCount: Int { entries.reduce(0) { $0 + $1.range.count } }
 }
 
 /// Decides which sequences run, and gives them KV blocks: plan → (run) → commit.
@@ -23,42 +23,73 @@ struct StepPlan {
 /// computes one token of every decoding sequence, and fills the rest of the token budget with chunks
 /// of prompts. A sequence whose adapter is not resident is passed over. Where blocks run out, the
 /// sequence admitted last loses its own and is computed again later.
-final class Scheduler {
-    struct Bounds {
-        var batchTokenCount: Int
-        var runningCount: Int
+package final class Scheduler {
+    package struct Bounds {
+        package var batchTokenCount: Int
+        package var runningCount: Int
+
+        package init(batchTokenCount: Int, runningCount: Int) {
+            self.batchTokenCount = batchTokenCount
+            self.runningCount = runningCount
+        }
     }
 
-    let bounds: Bounds
-    let pool: MemoryPool
+    package let bounds: Bounds
+    package let pool: MemoryPool
     /// In the order in which they are to run.
-    private(set) var waiting: [TokenSequence] = []
+    package private(set) var waiting: [TokenSequence] = []
     /// In the order of admission.
-    private(set) var running: [TokenSequence] = []
-    private(set) var preemptionCount = 0
+    package private(set) var running: [TokenSequence] = []
+    package private(set) var preemptionCount = 0
+    /// Grows with every change of who waits or runs.
+    package private(set) var changeCount = 1
 
-    init(bounds: Bounds, pool: MemoryPool) {
+    package init(bounds: Bounds, pool: MemoryPool) {
         self.bounds = bounds
         self.pool = pool
     }
 
-    var isEmpty: Bool { waiting.isEmpty && running.isEmpty }
+    package var isEmpty: Bool { waiting.isEmpty && running.isEmpty }
 
-    func enqueue(_ sequence: TokenSequence) {
+    /// - Complexity: O(log n) comparisons.
+    package func enqueue(_ sequence: TokenSequence) {
         insert(sequence)
     }
 
     /// Takes a sequence out, whatever its state, and frees its blocks.
-    func remove(_ sequence: TokenSequence) {
-        waiting.removeAll { $0 === sequence }
+    package func remove(_ sequence: TokenSequence) {
+        changeCount += 1
+        let index = waitingIndex(of: sequence)
+        if index < waiting.count, waiting[index] === sequence { waiting.remove(at: index) }
         running.removeAll { $0 === sequence }
         pool.freeKVBlocks(sequence.releaseBlocks())
     }
 
+    /// Whether any waiting sequence would run if there were room.
+    package var hasUnpausedWaiting: Bool { waiting.contains { !$0.isPaused } }
+
+    /// Blocks that the running sequences will ask for next: those of the tokens that they have, and
+    /// one more each.
+    package var growthBlockCount: Int {
+        running.reduce(0) { sum, sequence in
+            let missing =
+                Self.blockCount(forTokens: sequence.tokens.count) - sequence.blocks.count
+            return sum + max(missing, 0) + 1
+        }
+    }
+
+    /// Blocks that a sequence needs to compute all that it has and sample its next token.
+    package func requiredBlockCount(_ sequence: TokenSequence) -> Int {
+        Self.blockCount(forTokens: sequence.tokens.count + 1)
+    }
+
+    /// What holds a waiting sequence back, given how many blocks must be free beside its adapter.
+    package typealias ReadinessCheck = (TokenSequence, _ sparing: Int) -> AdapterResidency.Readiness
+
     /// - Parameters:
-    ///   - isReady: whether a waiting sequence's adapter is resident.
+    ///   - readiness: whether a waiting sequence's adapter is resident.
     ///   - makeRoom: evicts something idle so that blocks become free; false where nothing is idle.
-    func plan(isReady: (TokenSequence) -> Bool, makeRoom: () -> Bool) -> StepPlan {
+    package func plan(readiness: ReadinessCheck, makeRoom: () -> Bool) -> StepPlan {
         var draft = Draft(budget: bounds.batchTokenCount)
         let candidates = running.filter { !$0.isPaused }
         for sequence in candidates where sequence.isDecoding {
@@ -68,12 +99,12 @@ final class Scheduler {
             schedule(sequence, &draft, makeRoom)
         }
         // After a preemption nothing is admitted: it would take the room just made.
-        if draft.preempted.isEmpty { admit(&draft, isReady, makeRoom) }
+        if draft.preempted.isEmpty { admit(&draft, readiness, makeRoom) }
         return draft.plan()
     }
 
     /// Records that a step computed what was planned.
-    func commit(_ plan: StepPlan) {
+    package func commit(_ plan: StepPlan) {
         for entry in plan.entries { entry.sequence.didCompute(entry.range.count) }
     }
 
@@ -96,10 +127,23 @@ final class Scheduler {
     }
 
     private func insert(_ sequence: TokenSequence) {
+        changeCount += 1
+        waiting.insert(sequence, at: waitingIndex(of: sequence))
+    }
+
+    /// Where a sequence is in `waiting`, or belongs.
+    private func waitingIndex(of sequence: TokenSequence) -> Int {
         let key = (sequence.request.priority, sequence.id)
-        let index =
-            waiting.firstIndex { key < ($0.request.priority, $0.id) } ?? waiting.endIndex
-        waiting.insert(sequence, at: index)
+        var (low, high) = (0, waiting.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if (waiting[middle].request.priority, waiting[middle].id) < key {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        return low
     }
 
     private func schedule(
@@ -109,7 +153,8 @@ final class Scheduler {
         guard count > 0, running.contains(where: { $0 === sequence }) else { return }
         while !allocate(sequence, upTo: sequence.computedCount + count) {
             if makeRoom() { continue }
-            let victim = running[running.count - 1]
+            // One whose reader lags behind loses least.
+            let victim = running.last { $0.isPaused } ?? running[running.count - 1]
             preempt(victim, &draft)
             if victim === sequence { return }
         }
@@ -118,24 +163,53 @@ final class Scheduler {
         draft.budget -= count
     }
 
+    /// Admits waiting sequences in their order. The first for which there is no room ends the
+    /// admission: those behind it would take, again and again, the room that it waits for.
     private func admit(
-        _ draft: inout Draft, _ isReady: (TokenSequence) -> Bool, _ makeRoom: () -> Bool
+        _ draft: inout Draft, _ readiness: ReadinessCheck, _ makeRoom: () -> Bool
     ) {
         var index = 0
-        while index < waiting.count, draft.budget > 0, running.count < bounds.runningCount {
+        while index < waiting.count, draft.budget > 0 {
             let sequence = waiting[index]
-            guard isReady(sequence) else {
+            guard !sequence.isPaused else {
                 index += 1
                 continue
             }
-            // Room for all that it has now, and for each running sequence to grow by a block.
-            let required = Self.blockCount(forTokens: sequence.tokens.count + 1)
-            while pool.freeCount < required + running.count, makeRoom() {}
-            guard pool.freeCount >= required + running.count else { return }
+            guard running.count < bounds.runningCount else {
+                // A reader that lags behind must not keep others out.
+                guard preemptPaused(&draft) else { return }
+                index = 0
+                continue
+            }
+            // Room for all that it has now, and for the running ones to grow.
+            let required = requiredBlockCount(sequence) + growthBlockCount
+            switch readiness(sequence, required) {
+            case .loading:
+                index += 1
+                continue
+            case .ready:
+                while pool.freeCount < required, makeRoom() {}
+                if pool.freeCount >= required { break }
+                fallthrough
+            case .lacksRoom:
+                guard preemptPaused(&draft) else { return }
+                index = 0
+                continue
+            }
+            changeCount += 1
             waiting.remove(at: index)
             running.append(sequence)
             schedule(sequence, &draft, makeRoom)
         }
+    }
+
+    /// Takes the blocks and the place of the paused sequence that was admitted last.
+    ///
+    /// - Returns: false where none is paused.
+    private func preemptPaused(_ draft: inout Draft) -> Bool {
+        guard let victim = running.last(where: { $0.isPaused }) else { return false }
+        preempt(victim, &draft)
+        return true
     }
 
     private func preempt(_ victim: TokenSequence, _ draft: inout Draft) {
@@ -159,7 +233,7 @@ final class Scheduler {
         return true
     }
 
-    static func blockCount(forTokens count: Int) -> Int {
+    package static func blockCount(forTokens count: Int) -> Int {
         (count + KVLayout.blockSize - 1) / KVLayout.blockSize
     }
 }

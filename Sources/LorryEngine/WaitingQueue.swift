@@ -1,7 +1,7 @@
 import Synchronization
 
 /// Counts places in the bounded queue of sequences that wait to run. `state` is guarded by its mutex.
-final class WaitingQueue: Sendable {
+package final class WaitingQueue: Sendable {
     private struct State {
         var taken = 0
         var isClosed = false
@@ -11,12 +11,12 @@ final class WaitingQueue: Sendable {
     }
 
     private let state = Mutex(State())
-    let capacity: Int
+    package let capacity: Int
 
-    init(capacity: Int) { self.capacity = capacity }
+    package init(capacity: Int) { self.capacity = capacity }
 
     /// - Throws: `EngineError.queueFull` or `.shuttingDown`.
-    func take(_ count: Int) throws(EngineError) {
+    package func take(_ count: Int) throws(EngineError) {
         let error: EngineError? = state.withLock { state in
             if state.isClosed { return .shuttingDown }
             guard state.taken + count <= capacity else {
@@ -34,11 +34,11 @@ final class WaitingQueue: Sendable {
         return min(max(interval * state.taken / 2, .seconds(1)), .seconds(60))
     }
 
-    func giveBack(_ count: Int) {
+    package func giveBack(_ count: Int) {
         state.withLock { $0.taken -= count }
     }
 
-    func noteStart(_ now: ContinuousClock.Instant) {
+    package func noteStart(_ now: ContinuousClock.Instant) {
         state.withLock { state in
             if let last = state.lastStart {
                 let interval = now - last
@@ -49,9 +49,9 @@ final class WaitingQueue: Sendable {
         }
     }
 
-    func close() { state.withLock { $0.isClosed = true } }
+    package func close() { state.withLock { $0.isClosed = true } }
 
-    var takenCount: Int { state.withLock { $0.taken } }
+    package var takenCount: Int { state.withLock { $0.taken } }
 }
 
 /// Places in the queue for sequences that are not submitted yet: taken before any work is done for
@@ -60,7 +60,7 @@ public final class QueueReservation: Sendable {
     private let queue: WaitingQueue
     private let remaining: Mutex<Int>
 
-    init(queue: WaitingQueue, count: Int) {
+    package init(queue: WaitingQueue, count: Int) {
         self.queue = queue
         remaining = Mutex(count)
     }
@@ -71,7 +71,7 @@ public final class QueueReservation: Sendable {
     }
 
     /// - Returns: nil where all places were used.
-    func take() -> QueuePlace? {
+    package func take() -> QueuePlace? {
         let isThere = remaining.withLock { remaining in
             guard remaining > 0 else { return false }
             remaining -= 1
@@ -82,8 +82,8 @@ public final class QueueReservation: Sendable {
 }
 
 /// One sequence's place in the queue; dropping it frees the place.
-final class QueuePlace: Sendable {
+package final class QueuePlace: Sendable {
     private let queue: WaitingQueue
-    init(queue: WaitingQueue) { self.queue = queue }
+    package init(queue: WaitingQueue) { self.queue = queue }
     deinit { queue.giveBack(1) }
 }

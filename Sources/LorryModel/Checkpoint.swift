@@ -4,13 +4,13 @@ import LorryTensor
 /// The weights of a model folder: `model.safetensors`, or the shards that
 /// `model.safetensors.index.json` lists. Every tensor is taken exactly once; what is left over at
 /// the end is an error that names it.
-struct Checkpoint {
+package struct Checkpoint {
     private var remaining: [String: SafetensorsFile.Tensor] = [:]
     /// Bytes of all tensors.
-    let byteCount: Int
+    package let byteCount: Int
 
     /// - Throws: `ModelError` naming the file or tensor at fault.
-    init(directory: URL) throws(ModelError) {
+    package init(directory: URL) throws(ModelError) {
         var total = 0
         for path in try Self.shardPaths(directory) {
             let file: SafetensorsFile
@@ -48,7 +48,7 @@ struct Checkpoint {
     }
 
     /// The element type that most bytes of the checkpoint have.
-    var prevailingElementType: ElementType? {
+    package var prevailingElementType: ElementType? {
         var counts: [ElementType: Int] = [:]
         for tensor in remaining.values {
             if let type = tensor.elementType { counts[type, default: 0] += tensor.bytes.count }
@@ -56,10 +56,12 @@ struct Checkpoint {
         return counts.max { $0.value < $1.value }?.key
     }
 
-    func contains(_ name: String) -> Bool { remaining[name] != nil }
+    package func contains(_ name: String) -> Bool { remaining[name] != nil }
 
     /// Takes a tensor out, checked against the shape that the configuration asks for.
-    mutating func take(_ name: String, shape: [Int]) throws(ModelError) -> SafetensorsFile.Tensor {
+    package mutating func take(_ name: String, shape: [Int]) throws(ModelError)
+        -> SafetensorsFile.Tensor
+    {
         guard let tensor = remaining.removeValue(forKey: name) else {
             throw ModelError("tensor '\(name)' is missing from the checkpoint")
         }
@@ -74,16 +76,16 @@ struct Checkpoint {
     }
 
     /// Takes a one-dimensional tensor as single-precision numbers.
-    mutating func takeVector(_ name: String, count: Int) throws(ModelError) -> [Float] {
+    package mutating func takeVector(_ name: String, count: Int) throws(ModelError) -> [Float] {
         try take(name, shape: [count]).floats()
     }
 
-    mutating func discard(where isExpected: (String) -> Bool) {
+    package mutating func discard(where isExpected: (String) -> Bool) {
         remaining = remaining.filter { !isExpected($0.key) }
     }
 
     /// - Throws: `ModelError` naming a tensor that nothing took.
-    func requireEmpty() throws(ModelError) {
+    package func requireEmpty() throws(ModelError) {
         guard let name = remaining.keys.min() else { return }
         throw ModelError(
             "the checkpoint has \(remaining.count) tensors that the configuration does not explain, "
@@ -95,7 +97,7 @@ extension SafetensorsFile.Tensor {
     /// The elements as single-precision numbers; exact for every supported type.
     ///
     /// Only for tensors whose `elementType` was checked to be there.
-    func floats() -> [Float] {
+    package func floats() -> [Float] {
         guard let elementType else { return [] }
         var floats = [Float](repeating: 0, count: elementCount)
         floats.withUnsafeMutableBufferPointer { destination in

@@ -64,6 +64,8 @@ public final class ForwardPass {
             attend(layer, batch, arena)
             feedForward(layer, batch)
         }
+        // An evicted adapter's memory must be free before the next step.
+        adapters.prepare([])
     }
 
     /// Computes logits of rows of the batch that `run` last ran.

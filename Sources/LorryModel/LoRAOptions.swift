@@ -45,12 +45,15 @@ struct LoRAOptions {
         let overrides = try rankOverrides.values(for: path)
         let expected = overrides.isEmpty ? [Double(self.rank)] : overrides
         guard expected.contains(Double(rank)) else {
-            let wanted = expected.map { String(Int($0)) }.joined(separator: " or ")
+            let wanted = expected.map { Int(exactly: $0).map(String.init) ?? "\($0)" }
+                .joined(separator: " or ")
             throw source.badTensor(tensor, "has rank \(rank), adapter_config.json says \(wanted)")
         }
         let alpha = try alphaOverrides.values(for: path).first ?? self.alpha
         let divisor = isRankStabilized ? Double(rank).squareRoot() : Double(rank)
-        return Float(alpha / divisor)
+        let scaling = Float(alpha / divisor)
+        guard scaling.isFinite else { throw source.bad("lora_alpha", "\(alpha) is too large") }
+        return scaling
     }
 
     // MARK: Fields

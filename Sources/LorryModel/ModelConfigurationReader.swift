@@ -26,6 +26,9 @@ extension ModelConfiguration {
         }
     }
 
+    /// Far above any model; bounds what a damaged file makes us allocate.
+    private static let maximumLayerCount = 10_000
+
     private static func parse(_ file: ConfigurationFile) throws(ModelError) -> Self {
         let architecture = try parseArchitecture(file)
         try refuseUnsupported(file)
@@ -43,7 +46,11 @@ extension ModelConfiguration {
         let headDim = explicitHeadDim ?? hiddenSize / headCount
         guard headDim % 2 == 0 else { throw file.bad("head_dim", "\(headDim) is odd") }
         let layerCount = try file.size("num_hidden_layers")
+        guard layerCount <= maximumLayerCount else {
+            throw file.bad("num_hidden_layers", "is above \(maximumLayerCount)")
+        }
         let epsilon = try file.number("rms_norm_eps") ?? 1e-6
+        guard epsilon >= 0 else { throw file.bad("rms_norm_eps", "must not be below 0") }
         return ModelConfiguration(
             architecture: architecture,
             vocabularySize: try file.size("vocab_size"),
@@ -135,11 +142,13 @@ extension ModelConfiguration {
             file["rope_parameters"].map { $0.isNull } == false ? "rope_parameters" : "rope_scaling"
         let defaultTheta = try file.number("rope_theta") ?? 10_000
         guard let value = file[field], !value.isNull else {
+            guard defaultTheta > 0 else { throw file.bad("rope_theta", "must be above 0") }
             return RopeConfiguration(theta: Float(defaultTheta))
         }
         guard let object = value.objectValue else { throw file.bad(field, "is not an object") }
         let parameters = ConfigurationFile(name: "\(file.name): \(field)", object: object)
         let theta = Float(try parameters.number("rope_theta") ?? defaultTheta)
+        guard theta > 0 else { throw parameters.bad("rope_theta", "must be above 0") }
         if let partial = try parameters.number("partial_rotary_factor"), partial != 1 {
             throw parameters.bad("partial_rotary_factor", "\(partial) is not supported, only 1")
         }

@@ -3,9 +3,9 @@ import CPCRE2
 /// A Python regular expression of an adapter's configuration, matched against module paths.
 ///
 /// Such patterns come from outside: PCRE2's match limit bounds the time that one may take.
-struct ModulePattern {
+package struct ModulePattern {
     /// A pattern that cannot be compiled, or whose match took too many steps.
-    struct Failure: Error {
+    package struct Failure: Error {
         let reason: String
     }
 
@@ -13,7 +13,7 @@ struct ModulePattern {
     private static let matchLimit: UInt32 = 100_000
 
     /// - Parameter anchoring: `.start` matches as Python's `re.match`, `.both` as `re.fullmatch`.
-    init(_ source: String, anchoring: Anchoring) throws(Failure) {
+    package init(_ source: String, anchoring: Anchoring) throws(Failure) {
         var options = PCRE2_UTF | PCRE2_ANCHORED
         if anchoring == .both { options |= PCRE2_ENDANCHORED }
         var errorCode: Int32 = 0
@@ -28,12 +28,12 @@ struct ModulePattern {
         code = CompiledPattern(compiled)
     }
 
-    enum Anchoring { case start, both }
+    package enum Anchoring { case start, both }
 
-    func matches(_ text: String) throws(Failure) -> Bool { try captures(text) != nil }
+    package func matches(_ text: String) throws(Failure) -> Bool { try captures(text) != nil }
 
     /// The text of each group, nil for one that took no part; nil where the text does not match.
-    func captures(_ text: String) throws(Failure) -> [String?]? {
+    package func captures(_ text: String) throws(Failure) -> [String?]? {
         let utf8 = Array(text.utf8)
         guard let data = pcre2_match_data_create_from_pattern_8(code.pointer, nil) else {
             throw Failure(reason: "ran out of memory")
@@ -70,7 +70,7 @@ struct ModulePattern {
 
 /// Owns PCRE2's compiled code, which is immutable and freed with this object.
 private final class CompiledPattern: @unchecked Sendable {
-    let pointer: OpaquePointer
-    init(_ pointer: OpaquePointer) { self.pointer = pointer }
+    package let pointer: OpaquePointer
+    package init(_ pointer: OpaquePointer) { self.pointer = pointer }
     deinit { pcre2_code_free_8(pointer) }
 }
