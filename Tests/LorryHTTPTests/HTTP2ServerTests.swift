@@ -34,7 +34,8 @@ import Testing
                     bytes: Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + [
                         0, 0, 0, 4, 0, 0, 0, 0, 0,
                     ]))
-            #expect(try await raw.read(until: "HTTP/2").hasSuffix("HTTP/2"))
+            // Frames may follow at once, so it need not be the last.
+            #expect(try await raw.read(until: "HTTP/2").contains("HTTP/2"))
             try await raw.close()
         }
     }
