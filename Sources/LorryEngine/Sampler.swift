@@ -111,6 +111,12 @@ package struct CandidateFilter {
     /// What the filters leave; never empty.
     package func candidates(_ logits: UnsafeMutableBufferPointer<Float>) -> [Candidate] {
         let greatest = logits.max() ?? 0
+        guard greatest.isFinite else {
+            // A penalty or a temperature drove some out of range: those are the only candidates.
+            return logits.indices.filter { logits[$0] == greatest }.map {
+                .init(id: Int32($0), weight: 1)
+            }
+        }
         var candidates: [Candidate] = []
         // exp underflows to an irrelevant weight long before this.
         let floor = max(

@@ -26,6 +26,17 @@ public enum AdapterCompiler {
         return builder.describe(method: method, format: format)
     }
 
+    /// Why the adapter cannot run on a base model, by its configuration and its tensors' names and
+    /// shapes alone; nil where it can.
+    public static func misfit(directory: URL, configuration: ModelConfiguration) -> String? {
+        do throws(AdapterError) {
+            _ = try read(directory, configuration)
+            return nil
+        } catch {
+            return error.message
+        }
+    }
+
     private static func read(
         _ directory: URL, _ configuration: ModelConfiguration, checkingElements: Bool = false
     ) throws(AdapterError) -> (method: String, builder: AdapterProgramBuilder) {

@@ -249,7 +249,7 @@ extension StrictJSON {
         }
 
         mutating func parseHex() throws(ParseError) -> UInt16 {
-            guard position + 4 <= bytes.count,
+            guard position + 4 <= bytes.count, bytes[position] != UInt8(ascii: "+"),
                 let value = UInt16(
                     String(decoding: bytes[position..<position + 4], as: UTF8.self), radix: 16)
             else { throw fail("expected four hexadecimal digits") }

@@ -36,6 +36,8 @@ public enum AdapterState: String, Sendable, Codable, CaseIterable {
     case disabled
     /// Files of the current version are missing or altered; it is not served.
     case damaged
+    /// Registered under another base model, which the current version fits; it is not served.
+    case incompatible
 }
 
 /// An adapter as the admin API shows it: a name and its current version.

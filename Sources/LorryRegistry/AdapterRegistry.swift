@@ -137,6 +137,8 @@ public struct ListQuery: Sendable {
     public var tenants: Set<String>?
     public var method: String?
     public var state: AdapterState?
+    /// Nil for all versions; else only adapters whose current one is among these.
+    public var versions: Set<String>?
     public var namePrefix: String?
     /// Where the page before ended.
     public var after: AdapterKey?
@@ -152,6 +154,7 @@ public struct ListQuery: Sendable {
     func matches(_ record: AdapterRecord) -> Bool {
         (method.map { $0.caseInsensitiveCompare(record.method) == .orderedSame } ?? true)
             && (state.map { $0 == record.state } ?? true)
+            && (versions?.contains(record.version.digest) ?? true)
     }
 }
 
@@ -192,6 +195,9 @@ extension RegistryContents {
             throw RegistryError(
                 .damaged,
                 "the adapter \(quoted(wanted.name)) is damaged (\(problem)); upload it again")
+        }
+        if let problem = misfits[record.version] {
+            throw RegistryError.misfit(wanted.name, problem)
         }
         return record
     }

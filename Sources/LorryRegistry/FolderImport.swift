@@ -110,9 +110,12 @@ extension AdapterRegistry {
         let path = core.state.newStagingPath()
         do {
             try checkNew(key)
-            let known = core.withContents { ($0.names[key], $0.record(key), $0.damage) }
+            let known = core.withContents {
+                ($0.names[key], $0.record(key), $0.damage, $0.misfits)
+            }
             if let entry = known.0, let record = known.1 {
                 let version = try copy.version(limits)
+                if let problem = known.3[version] { throw RegistryError.misfit(key.name, problem) }
                 if known.2[version] == nil, entry.contains(version) {
                     return .known(
                         entry.current.version == version

@@ -1,3 +1,5 @@
+import Foundation
+
 /// Bounds on one upload or imported folder; sizes in bytes.
 public struct UploadLimits: Sendable, Equatable {
     /// The body as it arrives, compressed or not.
@@ -28,6 +30,9 @@ public struct RegistryConfiguration: Sendable {
     public var maxVersionsPerName = 16
     /// Uploads under way at once; one more is `busy`.
     public var maxOpenUploads = 32
+    /// Why a stored version's files do not fit the base model of this start, nil if they do. Asked
+    /// once per version at start: the directory may have been filled under another base model.
+    public var misfit: @Sendable (_ folder: URL) -> String? = { _ in nil }
 
     public init() {}
 }

@@ -76,6 +76,8 @@ struct RegistryContents: Sendable {
     private var references: [AdapterVersionID: Int] = [:]
     /// What is wrong with a version's files.
     var damage: [AdapterVersionID: String] = [:]
+    /// Why whole versions do not fit the base model.
+    var misfits: [AdapterVersionID: String] = [:]
     private var leaseCounts: [AdapterVersionID: Int] = [:]
     /// Versions without a row whose files wait for their last lease.
     private var lingering: Set<AdapterVersionID> = []
@@ -101,6 +103,7 @@ struct RegistryContents: Sendable {
         for version in Set(changes.flatMap(\.released)) where references[version] == nil {
             versions[version] = nil
             damage[version] = nil
+            misfits[version] = nil
             if leaseCounts[version] == nil {
                 unused.append(version)
             } else {
@@ -142,9 +145,14 @@ struct RegistryContents: Sendable {
             parameterCount: stored.description.parameterCount,
             storedByteCount: stored.storedByteCount, tenant: entry.key.tenant,
             created: past.created,
-            state: entry.isDisabled
-                ? .disabled : damage[past.version] == nil ? .ready : .damaged,
+            state: state(of: past.version, in: entry),
             pinned: entry.isPinned)
+    }
+
+    private func state(of version: AdapterVersionID, in entry: NameEntry) -> AdapterState {
+        if entry.isDisabled { return .disabled }
+        if damage[version] != nil { return .damaged }
+        return misfits[version] == nil ? .ready : .incompatible
     }
 
     private mutating func replace(

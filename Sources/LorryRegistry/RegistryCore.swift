@@ -143,10 +143,21 @@ extension RegistryCore {
         }
     }
 
+    private func markMisfit(_ version: AdapterVersionID, _ folder: URL) {
+        guard let problem = configuration.misfit(folder) else { return }
+        withContents { $0.misfits[version] = problem }
+        log.warning(
+            "a stored version does not fit the base model and is not served",
+            metadata: ["version": "\(version)", "reason": "\(problem)"])
+    }
+
     private func markDamage() throws {
         for stored in withContents({ Array($0.versions.values) }) {
             let folder = state.storeFolder(of: stored.id)
-            guard let problem = try sizeProblem(stored.files, in: folder) else { continue }
+            guard let problem = try sizeProblem(stored.files, in: folder) else {
+                markMisfit(stored.id, URL(fileURLWithPath: folder, isDirectory: true))
+                continue
+            }
             withContents { $0.damage[stored.id] = problem }
             log.error(
                 "a stored version is damaged and not served; upload it again or roll back",

@@ -34,6 +34,12 @@ public struct RegistryError: Error, Sendable, Equatable, CustomStringConvertible
 
     public var description: String { message }
 
+    static func misfit(_ name: String, _ problem: String) -> RegistryError {
+        RegistryError(
+            .unsupported,
+            "the adapter \(quoted(name)) does not fit the base model that is served: \(problem)")
+    }
+
     /// Passes a registry error through and takes anything else for a failure of storage.
     static func wrapping(_ error: any Error) -> RegistryError {
         if let known = error as? RegistryError { return known }

@@ -86,6 +86,9 @@ actor RegistryWriter {
             if let problem = core.withContents({ $0.damage[target] }) {
                 throw RegistryError(.damaged, "version \(target) of \(key) is damaged: \(problem)")
             }
+            if let problem = core.withContents({ $0.misfits[target] }) {
+                throw RegistryError.misfit(key.name, problem)
+            }
             var after = entry
             after.activate(
                 target, created: RegistryDatabase.now(),

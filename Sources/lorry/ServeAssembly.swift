@@ -159,6 +159,9 @@ struct ServeAssembly {
         let format = model.format
         var registryConfiguration = RegistryConfiguration()
         registryConfiguration.reservedNames = [modelName]
+        registryConfiguration.misfit = {
+            AdapterCompiler.misfit(directory: $0, configuration: configuration)
+        }
         return try AdapterRegistry(
             stateDirectory: URL(filePath: settings.stateDirectory),
             configuration: registryConfiguration,

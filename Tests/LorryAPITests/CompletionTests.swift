@@ -117,6 +117,22 @@ import Testing
         #expect(server.engine.cancelCount == 1)
     }
 
+    @Test func usageCountsTheEndTokenAlsoInStreams() async throws {
+        let server = try TestServer(
+            FakeEngine { _ in .init(tokens: TestTokenizer.tokens("Hello"), untoldTokenCount: 1) })
+        let whole = try await server.complete(#"{"prompt": "ab"}"#)
+        #expect(try whole.integer("usage.completion_tokens") == 6)
+        let stream = try await server.complete(
+            #"{"prompt": "ab", "stream": true, "stream_options": {"include_usage": true}}"#)
+        #expect(stream.body.contains(#""completion_tokens":6"#))
+    }
+
+    @Test func aVanishingTemperatureIsGreedy() async throws {
+        let server = try TestServer(FakeEngine(saying: "x"))
+        _ = try await server.complete(#"{"prompt": "ab", "temperature": 1e-40}"#)
+        #expect(server.engine.requests.last?.sampling.temperature == 0)
+    }
+
     @Test func streamIsByteExact() async throws {
         let server = try TestServer(FakeEngine(saying: "Hé"))
         let answer = try await server.complete(

@@ -14,6 +14,8 @@ final class FakeEngine: GenerationService {
         /// Waits for `cancel` after its tokens.
         var hangs = false
         var cachedTokenCount = 0
+        /// Tokens that count but are not told, as the end token is.
+        var untoldTokenCount = 0
         /// Of each generated token.
         var logprob: Float = -0.5
     }
@@ -109,7 +111,10 @@ final class FakeStream: GenerationStream {
             events.append(.failed(failure))
         } else if !script.hangs {
             events.append(
-                .finished(Self.summary(reason, request, tokens.count, script.cachedTokenCount)))
+                .finished(
+                    Self.summary(
+                        reason, request, tokens.count + script.untoldTokenCount,
+                        script.cachedTokenCount)))
         }
         state = Mutex(State(events: events))
         hangs = script.hangs

@@ -32,6 +32,27 @@ import Testing
             try missing.string("error.message") == "The model `none/of it` does not exist.")
     }
 
+    @Test func oneVersion() async throws {
+        let server = try TestServer(FakeEngine(saying: "x"))
+        let digest = try await server.addAdapter("alpha").version.digest
+        let path = "/v1/models/alpha@\(digest.prefix(8))"
+        #expect(try await server.get(path).string("version") == digest)
+        #expect(try await server.get("/v1/models/alpha@00000000").status == 404)
+    }
+
+    @Test func anOwnAdapterHidesASharedOneAlsoWhileItIsDisabled() async throws {
+        let keys = "- {key: key-of-blue, tenant: blue, roles: [inference, admin]}"
+        let server = try TestServer(FakeEngine(saying: "x"), keys: APIKeys(yaml: keys))
+        try await server.addAdapter("alpha")
+        try await server.addAdapter("alpha", tenant: "blue")
+        _ = try await server.post("/admin/adapters/alpha/disable", "{}", key: "key-of-blue")
+        let models = try await server.get("/v1/models", key: "key-of-blue")
+        #expect(try models.value("data")?.arrayValue?.count == 1)
+        let answer = try await server.post(
+            "/v1/completions", #"{"prompt": "a", "model": "alpha"}"#, key: "key-of-blue")
+        #expect(answer.status == 403)
+    }
+
     @Test func waysToNameAnAdapter() async throws {
         let server = try TestServer(FakeEngine(saying: "x"))
         let record = try await server.addAdapter("alpha")

@@ -47,6 +47,29 @@ struct StoreCheckTests {
         #expect(try registry.weights("a") == "weights one")
     }
 
+    @Test func doesNotServeWhatFitsAnotherBaseModel() async throws {
+        var registry = try openRegistry(state)
+        let one = try await registry.add("a").record.version
+        try await registry.add("b", adapterFiles("two"))
+        try await registry.add("b")
+        await registry.close()
+        registry = try openRegistry(state) { configuration in
+            configuration.misfit = { folder in
+                folder.lastPathComponent == one.digest ? "layer 7 is not there" : nil
+            }
+        }
+        #expect(try registry.record(name: "a").state == .incompatible)
+        let refused = await error { _ = try registry.acquire("a") }
+        #expect(refused?.kind == .unsupported)
+        #expect(refused?.message.contains("layer 7 is not there") == true)
+        #expect(try await registry.rollback(name: "b", actor: "x").state == .ready)
+        #expect(await kind { try await registry.rollback(name: "b", actor: "x") } == .unsupported)
+        await registry.close()
+        // Under the base model that it was made for it is served again.
+        registry = try openRegistry(state)
+        #expect(try registry.weights("a") == "weights one")
+    }
+
     @Test func findsAlteredBytesWhenAsked() async throws {
         let registry = try openRegistry(state)
         let version = try await registry.add("a").record.version

@@ -21,9 +21,15 @@ final class KeyUsage: Sendable {
     }
 
     /// Nil where the principal has no limit.
-    /// - Throws: `APIError` 429 where `count` more would pass the limit.
+    /// - Throws: `APIError` 400 where `count` alone passes the limit, 429 where `count` more would pass the limit.
     func take(_ count: Int, for principal: Principal) throws(APIError) -> Share? {
         guard let limit = principal.limits.maximumConcurrentSequences else { return nil }
+        guard count <= limit else {
+            throw APIError(
+                .badRequest,
+                "The request asks for \(count) sequences; tenant '\(principal.tenant)' may have "
+                    + "\(limit) at one time.")
+        }
         let taken = counts.withLock { counts in
             let running = counts[principal.tenant, default: 0]
             guard running + count <= limit else { return false }

@@ -117,9 +117,12 @@ extension APIServices {
         query.namePrefix = call.query("prefix")
         if let text = call.query("state") {
             guard let state = AdapterState(rawValue: text) else {
-                throw .invalid("state", "state must be ready, disabled or damaged.")
+                let states = AdapterState.allCases.map(\.rawValue).joined(separator: ", ")
+                throw .invalid("state", "state must be one of \(states).")
             }
-            query.state = state
+            // What is in memory, only the engine knows.
+            query.state = state == .resident ? .ready : state
+            query.versions = state == .resident ? residentVersions : nil
         }
         query.limit = try call.pageLimit(default: 1000)
         if let text = call.query("after") {

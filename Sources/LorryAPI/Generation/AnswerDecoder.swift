@@ -10,6 +10,9 @@ struct AnswerDelta: Sendable {
     var promptLogprobs: [TokenLogprobs?]?
     var finish: AnswerFinish?
 
+    /// What it adds to the usage.
+    var completionTokenCount: Int { tokens.count + (finish?.untoldTokenCount ?? 0) }
+
     var isEmpty: Bool {
         text.isEmpty && tokens.isEmpty && promptLogprobs == nil && finish == nil
     }
@@ -26,6 +29,8 @@ struct AnswerFinish: Sendable {
     }
     let cause: Cause
     let completionTokenCount: Int
+    /// Of them, those that no delta told: the end or stop token.
+    let untoldTokenCount: Int
     let cachedTokenCount: Int
     let timings: GenerationTimings
 
@@ -113,9 +118,9 @@ struct AnswerDecoder {
             case .cancelled: cause = .aborted
             }
         }
+        let count = matchedStop == nil ? summary.completionTokenCount : tokenCount
         return AnswerFinish(
-            cause: cause,
-            completionTokenCount: matchedStop == nil ? summary.completionTokenCount : tokenCount,
+            cause: cause, completionTokenCount: count, untoldTokenCount: max(0, count - tokenCount),
             cachedTokenCount: summary.cachedTokenCount, timings: summary.timings)
     }
 }

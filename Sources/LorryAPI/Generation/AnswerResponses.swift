@@ -136,7 +136,7 @@ struct AnswerResponses: Sendable {
         var cached = [Int](repeating: 0, count: plan.prompts.count)
         try await running.forEachDelta(after: first) { index, delta in
             account.add(delta)
-            usage.completionTokenCount += delta.tokens.count
+            usage.completionTokenCount += delta.completionTokenCount
             if let finish = delta.finish {
                 let prompt = index / plan.fields.candidateCount
                 cached[prompt] = max(cached[prompt], finish.cachedTokenCount)

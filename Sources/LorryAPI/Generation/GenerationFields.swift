@@ -51,7 +51,8 @@ struct GenerationFields: Sendable {
         let isShare = { (x: Double) in x > 0 && x <= 1 }
         let isPenalty = { (x: Double) in x >= -2 && x <= 2 }
         if let x = try fields.number("temperature", "non-negative", { $0 >= 0 }) {
-            sampling.temperature = x
+            // Below this, logits divided by it leave the range of a Float; vLLM does so too.
+            sampling.temperature = x < 1e-5 ? 0 : x
         }
         if let x = try fields.number("top_p", "in (0, 1]", isShare) { sampling.topP = x }
         if let x = try fields.number("min_p", "in [0, 1]", { $0 >= 0 && $0 <= 1 }) {

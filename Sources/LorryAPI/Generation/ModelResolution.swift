@@ -60,14 +60,15 @@ extension APIServices {
     }
 
     /// The adapters that the key may use and that can be served, by name. A tenant's own adapter
-    /// hides a shared one of the same name.
+    /// hides a shared one of the same name, also while its own is disabled, as `resolve` has it.
     func visibleAdapters(for principal: Principal) -> [AdapterRecord] {
         var query = ListQuery()
         query.tenants = [principal.tenant, AdapterKey.sharedTenant]
-        query.state = .ready
         query.limit = Int.max
         let records = registry.list(query).adapters.filter { principal.mayUse(adapter: $0.name) }
         let own = Set(records.filter { $0.tenant == principal.tenant }.map(\.name))
-        return records.filter { $0.tenant == principal.tenant || !own.contains($0.name) }
+        return records.filter {
+            $0.state == .ready && ($0.tenant == principal.tenant || !own.contains($0.name))
+        }
     }
 }

@@ -36,7 +36,7 @@ final class RequestAccount: Sendable {
 
     func add(_ delta: AnswerDelta) {
         state.withLock {
-            $0.usage.completionTokenCount += delta.tokens.count
+            $0.usage.completionTokenCount += delta.completionTokenCount
             $0.usage.cachedTokenCount += delta.finish?.cachedTokenCount ?? 0
         }
     }

@@ -26,10 +26,15 @@ extension APIServices {
         let adapters = visibleAdapters(for: principal)
         let bare =
             name.hasPrefix("\(card.name):") ? String(name.dropFirst(card.name.count + 1)) : name
-        guard let record = adapters.first(where: { $0.name == bare }) else {
+        let base = String(bare.prefix { $0 != "@" })
+        guard let record = adapters.first(where: { $0.name == base }) else {
             throw .modelNotFound(name)
         }
-        return card(of: record)
+        guard base != bare else { return card(of: record) }
+        guard let lease = try? registry.acquire(bare, tenant: principal.tenant) else {
+            throw .modelNotFound(name)
+        }
+        return card(of: lease.record)
     }
 
     fileprivate var baseCard: JSON {
