@@ -54,7 +54,8 @@ package struct ModulePattern {
         // Safe because PCRE2 has filled `count` pairs of offsets into the bytes of the text.
         return (0..<Int(count)).map { group in
             let (start, end) = (offsets[2 * group], offsets[2 * group + 1])
-            guard start <= end, end <= utf8.count else { return nil }
+            // A group that took no part has PCRE2_UNSET, which is -1 as an Int, for both.
+            guard 0 <= start, start <= end, end <= utf8.count else { return nil }
             return String(decoding: utf8[start..<end], as: UTF8.self)
         }
     }
