@@ -134,6 +134,7 @@ public final class Engine: Sendable {
             switch signal {
             case .resumed: mailbox.send(.resume(id))
             case .abandoned: mailbox.send(.abandon(id))
+            case .satisfied: mailbox.send(.satisfy(id))
             }
         }
         let isSent = mailbox.send(

@@ -70,6 +70,8 @@ final class EngineCore {
         case .submit(let submission): submit(submission)
         case .abandon(let id):
             if let sequence = sequences[id] { finish(sequence, .cancelled) }
+        case .satisfy(let id):
+            if let sequence = sequences[id] { finish(sequence, .readerSatisfied) }
         case .resume(let id): sequences[id]?.isPaused = false
         case .loaded(let reference, let result): finishLoad(reference, result)
         case .preload(let reference):

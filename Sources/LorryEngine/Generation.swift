@@ -17,6 +17,10 @@ public final class Generation: AsyncSequence, Sendable {
     /// unless it had ended already.
     public func cancel() { channel.abandon() }
 
+    /// Ends the generation within one step, as complete: its last event is `finished` with reason
+    /// `readerSatisfied`, unless it had ended already.
+    public func stop() { channel.satisfy() }
+
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(generation: self) }
 
     public struct AsyncIterator: AsyncIteratorProtocol {
@@ -51,7 +55,7 @@ package final class EventChannel: Sendable {
     /// Tells the engine that the reader has made room, or has gone.
     private let signal: @Sendable (Signal) -> Void
 
-    package enum Signal: Sendable { case resumed, abandoned }
+    package enum Signal: Sendable { case resumed, abandoned, satisfied }
 
     package init(capacity: Int, signal: @escaping @Sendable (Signal) -> Void) {
         self.capacity = capacity
@@ -105,6 +109,12 @@ package final class EventChannel: Sendable {
             if resumed { signal(.resumed) }
             if let ready { continuation.resume(returning: ready) }
         }
+    }
+
+    /// The reader needs no more, and still waits for the end.
+    package func satisfy() {
+        let isRunning = state.withLock { !$0.isAbandoned && !$0.hasEnded }
+        if isRunning { signal(.satisfied) }
     }
 
     package func abandon() {

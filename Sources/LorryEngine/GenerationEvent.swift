@@ -51,6 +51,8 @@ public enum FinishReason: Sendable, Equatable {
     case stop(token: Int32)
     /// `maximumTokenCount` or the context length was reached.
     case length
+    /// `Generation.stop()`: the reader has all that it wants, such as text up to a stop string.
+    case readerSatisfied
     /// `Generation.cancel()`, or nobody was left to read the events.
     case cancelled
 }

@@ -8,6 +8,7 @@ package final class Mailbox: @unchecked Sendable {
     package enum Message: Sendable {
         case submit(Submission)
         case abandon(SequenceID)
+        case satisfy(SequenceID)
         case resume(SequenceID)
         case loaded(AdapterReference, Result<AdapterProgram, any Error>)
         case preload(AdapterReference)

@@ -183,12 +183,6 @@ struct AdapterPlace: ParsableArguments {
         let registry = try AdapterRegistry(
             stateDirectory: URL(fileURLWithPath: stateDir, isDirectory: true), inspect: inspect)
         do {
-            if let model {
-                let configuration = try ModelConfiguration(
-                    directory: URL(fileURLWithPath: model, isDirectory: true))
-                try BaseMark(stateDirectory: stateDir, configuration: configuration)
-                    .check(holdsAdapters: registry.count > 0)
-            }
             try await body(LocalAdapters(registry: registry))
         } catch {
             await registry.close()

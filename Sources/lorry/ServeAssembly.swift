@@ -51,9 +51,6 @@ struct ServeAssembly {
         let metrics = makeMetrics()
         let engine = try makeEngine(model, workers, metrics)
         let registry = try openRegistry(model)
-        try BaseMark(
-            stateDirectory: settings.stateDirectory, configuration: model.configuration
-        ).check(holdsAdapters: registry.count > 0)
         try await importAdapters(into: registry)
         let readiness = Readiness()
         var services = APIServices(

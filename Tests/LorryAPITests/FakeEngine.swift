@@ -159,6 +159,8 @@ final class FakeStream: GenerationStream {
         }
     }
 
+    func stop() { cancel() }
+
     func cancel() {
         let (isFirst, reader) = state.withLock { state in
             defer {

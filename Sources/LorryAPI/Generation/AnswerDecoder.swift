@@ -115,7 +115,7 @@ struct AnswerDecoder {
             case .stop(let token):
                 cause = requestStopTokenIDs.contains(token) ? .stopToken(token) : .endToken
             case .length: cause = .length
-            case .cancelled: cause = .aborted
+            case .cancelled, .readerSatisfied: cause = .aborted
             }
         }
         let count = matchedStop == nil ? summary.completionTokenCount : tokenCount

@@ -37,5 +37,6 @@ public struct EngineService: GenerationService {
             return await iterator.next()
         }
         func cancel() { generation.cancel() }
+        func stop() { generation.stop() }
     }
 }

@@ -24,4 +24,6 @@ public protocol GenerationStream: Sendable {
     /// Nil after the last event. Has one caller at a time.
     func next() async -> GenerationEvent?
     func cancel()
+    /// Ends it as complete: the reader has all that it wants.
+    func stop()
 }

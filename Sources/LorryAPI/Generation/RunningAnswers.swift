@@ -123,7 +123,7 @@ final class RunningAnswers: Sendable {
         let hadStop = decoder.wantsCancel
         do {
             let delta = try decoder.consume(event)
-            if decoder.wantsCancel, !hadStop { streams[index].cancel() }
+            if decoder.wantsCancel, !hadStop { streams[index].stop() }
             return delta
         } catch {
             throw APIError(error)

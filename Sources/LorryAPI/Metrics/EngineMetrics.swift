@@ -83,7 +83,7 @@ public final class EngineMetrics: EngineObserver {
         queueTime.observe(request.timings.queue)
         let reason =
             switch request.outcome {
-            case .finished(.stop): "stop"
+            case .finished(.stop), .finished(.readerSatisfied): "stop"
             case .finished(.length): "length"
             case .finished(.cancelled): "abort"
             case .failed: "error"
