@@ -5,7 +5,8 @@ import Testing
     private func parse(_ text: String) throws -> StrictJSON { try StrictJSON(parsing: text.utf8) }
 
     @Test func keepsOrderAndIntegers() throws {
-        let value = try parse(#"{"b": 1, "a": [2.5, -3, 1e2, true, null, "x\n\u00e9\ud83d\ude00"]}"#)
+        let value = try parse(
+            #"{"b": 1, "a": [2.5, -3, 1e2, true, null, "x\n\u00e9\ud83d\ude00"]}"#)
         let object = try #require(value.objectValue)
         #expect(object.members.map(\.key) == ["b", "a"])
         #expect(object["b"] == .integer(1))
