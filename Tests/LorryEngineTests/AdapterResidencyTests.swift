@@ -11,7 +11,7 @@ import Testing
         let residency: AdapterResidency
         private let started = Started()
         private let program: AdapterProgram
-        private var evictions = Started()
+        private let evictions = Started()
         var inUse: Set<AdapterVersionID> = []
 
         private final class Started { var names: [String] = [] }

@@ -35,10 +35,10 @@ import Testing
     @Test func eventsArriveInOrderAndEndOnce() async {
         let channel = signals.channel()
         let generation = Generation(channel: channel)
-        async let read = ids(generation)
+        let reader = Task { await ids(generation) }
         for id in 0..<100 { channel.send(token(Int32(id))) }
         channel.send(end)
-        #expect(await read == (0..<100).map { Int32($0) } + [nil])
+        #expect(await reader.value == (0..<100).map { Int32($0) } + [nil])
         #expect(await ids(generation).isEmpty, "after the end there is nothing more")
         generation.cancel()
         #expect(signals.all.isEmpty, "an ended generation cannot be cancelled")

@@ -1,0 +1,175 @@
+import Foundation
+import LorryModel
+import LorryTensor
+import Testing
+
+/// Programs against the same change folded into the base's weights.
+@Suite struct AdapterProgramTests {
+    private let workers = WorkerPool(threadCount: 2)
+    private let tokens: [Int32] = [3, 17, 0, 31, 8, 8, 1, 30, 22, 5, 6, 7, 9, 11, 13, 15, 2, 4]
+    /// Every bias there, so that a bias can be folded.
+    private static var biased: [String: Any?] { ["attention_bias": true, "mlp_bias": true] }
+    private static let sites: [LinearSite] = LinearSite.allCases
+
+    private func model(_ tensors: CraftedTensors) throws -> DecoderModel {
+        let folder = try TestFolder()
+        try TinyModel.write(to: folder, tensors, Self.biased)
+        return try DecoderModel(directory: folder.url, format: .f32, pool: workers)
+    }
+
+    private var base: CraftedTensors { TinyModel.tensors(biases: Set(TinyModel.modules)) }
+
+    private func numbers(_ count: Int, seed: UInt32) -> [Float] {
+        (0..<count).map { index in
+            let bits = (seed &+ UInt32(index) &* 7919) &* 2_654_435_761
+            return Float(bits >> 8) / Float(1 << 24) - 0.5
+        }
+    }
+
+    private func check(
+        _ build: (inout AdapterProgramBuilder) -> Void, _ fold: (inout CraftedTensors) -> Void,
+        label: String
+    ) throws {
+        let plain = try model(base)
+        var builder = AdapterProgramBuilder(configuration: plain.configuration)
+        build(&builder)
+        let program = builder.build(method: "test", format: .f32, model: plain)
+        var folded = base
+        fold(&folded)
+        let expected = try model(folded).testLogits(tokens, workers)
+        let found = plain.testLogits(tokens, workers, program: program)
+        let untouched = plain.testLogits(tokens, workers)
+        let error = zip(found, expected).map { abs($0 - $1) }.max() ?? 1
+        let change = zip(found, untouched).map { abs($0 - $1) }.max() ?? 0
+        #expect(error < 1e-4, "\(label)")
+        #expect(change > max(1e-4, 10 * error), "\(label): the program changed nothing")
+    }
+
+    @Test func lowRankDeltas() throws {
+        for (index, site) in Self.sites.enumerated() {
+            let name = "\(site.path(layer: 1)).weight"
+            let (out, into) = TinyModel.dimensions(site.name)
+            let rank = index + 1
+            let down = numbers(rank * into, seed: 3)
+            let up = numbers(out * rank, seed: 99)
+            try check(
+                {
+                    $0.addLowRank(
+                        layer: 1, site: site, rank: rank, down: .floats(down), up: .floats(up),
+                        scale: 0.75)
+                },
+                { tensors in
+                    for row in 0..<out {
+                        for column in 0..<into {
+                            let product = (0..<rank).reduce(Float(0)) {
+                                $0 + up[row * rank + $1] * down[$1 * into + column]
+                            }
+                            tensors.tensors[name]?.floats[row * into + column] += 0.75 * product
+                        }
+                    }
+                }, label: "low rank at \(site)")
+        }
+    }
+
+    /// y ← g ⊙ (W x + b) is a base with scaled rows and biases.
+    @Test func outputScales() throws {
+        for site in Self.sites {
+            let path = site.path(layer: 0)
+            let (out, into) = TinyModel.dimensions(site.name)
+            let scale = numbers(out, seed: 41).map { 1 + $0 }
+            try check(
+                { $0.setOutputScale(layer: 0, site: site, vector: .floats(scale)) },
+                { tensors in
+                    for row in 0..<out {
+                        tensors.tensors["\(path).bias"]?.floats[row] *= scale[row]
+                        for column in 0..<into {
+                            tensors.tensors["\(path).weight"]?.floats[row * into + column] *=
+                                scale[row]
+                        }
+                    }
+                }, label: "output scale at \(site)")
+        }
+    }
+
+    /// W (l ⊙ x) is a base with scaled columns, in every layer of the group.
+    @Test func inputScales() throws {
+        for group in LinearGroup.allCases {
+            let into = TinyModel.dimensions(group.sites[0].name).in
+            let scale = numbers(into, seed: 17).map { 1 + $0 }
+            try check(
+                { $0.setInputScale(layer: 0, group: group, vector: .floats(scale)) },
+                { tensors in
+                    for site in group.sites {
+                        let name = "\(site.path(layer: 0)).weight"
+                        for index in 0..<(tensors.tensors[name]?.floats.count ?? 0) {
+                            tensors.tensors[name]?.floats[index] *= scale[index % into]
+                        }
+                    }
+                }, label: "input scale at \(group)")
+        }
+    }
+
+    @Test func biases() throws {
+        for site in Self.sites {
+            let name = "\(site.path(layer: 1)).bias"
+            let vector = numbers(TinyModel.dimensions(site.name).out, seed: 23)
+            // A key's bias that is the same at all positions hardly changes an answer.
+            guard site != .key else { continue }
+            try check(
+                { $0.addBias(layer: 1, site: site, vector: .floats(vector), scale: 0.5) },
+                { tensors in
+                    for index in vector.indices {
+                        tensors.tensors[name]?.floats[index] += 0.5 * vector[index]
+                    }
+                }, label: "bias at \(site)")
+            try check(
+                { $0.replaceBias(layer: 1, site: site, vector: .floats(vector)) },
+                { $0.tensors[name]?.floats = vector }, label: "replaced bias at \(site)")
+        }
+    }
+
+    /// Rows of three programs and of the base in one batch: each as alone, bit for bit.
+    @Test func segmentsKeepToTheirRows() throws {
+        let plain = try model(base)
+        var programs: [AdapterProgram?] = [nil]
+        for (index, rank) in [1, 5, 16].enumerated() {
+            var builder = AdapterProgramBuilder(configuration: plain.configuration)
+            for site in Self.sites where site.rawValue % 3 != index {
+                let (out, into) = TinyModel.dimensions(site.name)
+                builder.addLowRank(
+                    layer: index % 2, site: site, rank: rank,
+                    down: .floats(numbers(rank * into, seed: UInt32(rank))),
+                    up: .floats(numbers(out * rank, seed: 5)), scale: 1)
+                builder.setOutputScale(
+                    layer: index % 2, site: site,
+                    vector: .floats(numbers(out, seed: 8).map { 1 + $0 }))
+            }
+            programs.append(builder.build(method: "test", format: .f32, model: plain))
+        }
+        let alone = programs.map { plain.testLogits(tokens, workers, program: $0) }
+        #expect(Set(alone).count == 4)
+        let layout = KVLayout(
+            layerCount: 2, kvHeadCount: 2, headDim: 4, format: .f32)
+        let forward = ForwardPass(
+            model: plain, kvLayout: layout, maximumRowCount: 4 * tokens.count, pool: workers)
+        let arena = AlignedBuffer<UInt8>(count: 8 * layout.blockByteCount)
+        var batch = ForwardBatch()
+        for (index, program) in programs.enumerated() {
+            batch.append(
+                tokens: tokens, startPosition: 0,
+                blockTable: [Int32(7 - 2 * index), Int32(6 - 2 * index)], program: program,
+                logits: [tokens.count - 1])
+        }
+        #expect(batch.segments.count == 3)
+        forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
+        let width = TinyModel.vocabularySize
+        let mixed = forward.withLogits(of: batch.logitRows[...]) { logits in
+            Array(UnsafeBufferPointer(start: logits, count: 4 * width))
+        }
+        for index in programs.indices {
+            #expect(
+                Array(mixed[index * width..<(index + 1) * width])
+                    == Array(alone[index].suffix(width)))
+        }
+    }
+}
