@@ -310,7 +310,7 @@ import Testing
         let prompt = [Int32](repeating: 3, count: 300)
         let tokens = try await engine.tokens(request(prompt, count: 2))
         #expect(tokens.count == 2)
-        #expect(engine.statistics().residentAdapters.isEmpty)
+        #expect(try await waitUntilIdle(engine).residentAdapters.isEmpty)
         await engine.shutdown(drainDeadline: .seconds(5))
     }
 
