@@ -5,6 +5,8 @@
 extern const ck_table ck_portable_table;
 extern const ck_table ck_avx2_table;
 extern const ck_table ck_avx512_table;
+extern const ck_table ck_avx512_vnni_table;
+extern const ck_table ck_avx512_bf16_table;
 
 /// The table of the bodies that the including level file has compiled.
 #define CK_TABLE                                                                               \

@@ -57,7 +57,7 @@ final class EngineCore {
         KVLayout(
             layerCount: model.configuration.layerCount,
             kvHeadCount: model.configuration.kvHeadCount, headDim: model.configuration.headDim,
-            format: model.format)
+            format: model.format.operandFormat)
     }
 
     /// Whether the thread may end: nothing waits for the loads that may be under way.

@@ -13,14 +13,14 @@ public enum AdapterCompiler {
         -> AdapterProgram
     {
         let (method, builder) = try read(directory, model.configuration)
-        return builder.build(method: method, format: model.format, model: model)
+        return builder.build(method: method, format: model.format.operandFormat, model: model)
     }
 
     /// Checks everything that `compile` would, and the numbers themselves, without keeping them.
     ///
     /// - Throws: `AdapterError` naming the file, field or tensor at fault.
     public static func inspect(
-        directory: URL, configuration: ModelConfiguration, format: WeightFormat
+        directory: URL, configuration: ModelConfiguration, format: OperandFormat
     ) throws(AdapterError) -> AdapterDescription {
         let (method, builder) = try read(directory, configuration, checkingElements: true)
         return builder.describe(method: method, format: format)

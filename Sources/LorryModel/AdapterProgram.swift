@@ -18,13 +18,13 @@ import LorryTensor
 ///     layer 1: …
 public final class AdapterProgram: Sendable {
     public let description: AdapterDescription
-    public let format: WeightFormat
+    public let format: OperandFormat
     let operands: OperandBuffer
     /// By layer, then by `LinearGroup`; nil where the adapter leaves the group alone.
     let groups: [[GroupProgram?]]
 
     init(
-        description: AdapterDescription, format: WeightFormat, operands: OperandBuffer,
+        description: AdapterDescription, format: OperandFormat, operands: OperandBuffer,
         groups: [[GroupProgram?]]
     ) {
         self.description = description

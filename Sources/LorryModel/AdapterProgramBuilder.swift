@@ -104,7 +104,7 @@ public struct AdapterProgramBuilder: Sendable {
     }
 
     /// What the adapter will be, without laying it out.
-    public func describe(method: String, format: WeightFormat) -> AdapterDescription {
+    public func describe(method: String, format: OperandFormat) -> AdapterDescription {
         let ranks = operations.values.map { $0.deltas.reduce(0) { $0 + $1.rank } }
         let sites = Set(operations.keys.map(\.site))
             .union(inputScales.keys.flatMap(\.group.sites))
@@ -131,7 +131,8 @@ public struct AdapterProgramBuilder: Sendable {
     /// Lays everything out in memory.
     ///
     /// - Parameter model: the base, for the biases that the adapter's replace.
-    public func build(method: String, format: WeightFormat, model: DecoderModel) -> AdapterProgram {
+    public func build(method: String, format: OperandFormat, model: DecoderModel) -> AdapterProgram
+    {
         let layout = layOut(format: format)
         let operands = OperandBuffer(byteCount: layout.byteCount)
         for copy in layout.copies {
@@ -159,7 +160,7 @@ extension AdapterProgramBuilder {
         var offset: Int
         var content: Content
 
-        func write(to target: UnsafeMutableRawPointer, format: WeightFormat, model: DecoderModel) {
+        func write(to target: UnsafeMutableRawPointer, format: OperandFormat, model: DecoderModel) {
             switch content {
             case .down(let operand):
                 storeWeights(operand.floats, to: target, format: format)
@@ -203,7 +204,7 @@ extension AdapterProgramBuilder {
         }
     }
 
-    private func layOut(format: WeightFormat) -> Layout {
+    private func layOut(format: OperandFormat) -> Layout {
         var layout = Layout()
         for layer in 0..<configuration.layerCount {
             layout.groups.append(
@@ -215,7 +216,7 @@ extension AdapterProgramBuilder {
     }
 
     private func layOut(
-        layer: Int, group: LinearGroup, format: WeightFormat, into layout: inout Layout
+        layer: Int, group: LinearGroup, format: OperandFormat, into layout: inout Layout
     ) -> GroupProgram? {
         let inFeatures = configuration.inFeatures(of: group)
         let floatByteCount = MemoryLayout<Float>.size
@@ -277,7 +278,7 @@ extension AdapterProgramBuilder {
 
 /// Writes numbers to a program's memory, which has room for them.
 private func storeWeights(
-    _ numbers: [Float], to target: UnsafeMutableRawPointer, format: WeightFormat
+    _ numbers: [Float], to target: UnsafeMutableRawPointer, format: OperandFormat
 ) {
     numbers.withUnsafeBufferPointer { source in
         if let base = source.baseAddress {

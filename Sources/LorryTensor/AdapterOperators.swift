@@ -10,12 +10,12 @@ public struct ShrinkSegment {
     /// `[rank, inFeatures]`, row-major, in `format`.
     public var a: UnsafeRawPointer
     public var rank: Int
-    public var format: WeightFormat
+    public var format: OperandFormat
     /// Floats from the start of `v` to this segment's `[rowCount, rank]`.
     public var vOffset: Int
 
     public init(
-        rowStart: Int, rowCount: Int, a: UnsafeRawPointer, rank: Int, format: WeightFormat,
+        rowStart: Int, rowCount: Int, a: UnsafeRawPointer, rank: Int, format: OperandFormat,
         vOffset: Int
     ) {
         self.rowStart = rowStart
@@ -34,7 +34,7 @@ public struct ExpandSegment {
     /// B transposed: `[rank, outFeatures]`, row-major, in `format`.
     public var b: UnsafeRawPointer
     public var rank: Int
-    public var format: WeightFormat
+    public var format: OperandFormat
     /// Floats from the start of `v` to the segment's first row's first value for this target.
     public var vOffset: Int
     /// Floats from one row of v to the next: the rank of the whole shrink, which may serve several
@@ -46,7 +46,7 @@ public struct ExpandSegment {
     public var scale: Float
 
     public init(
-        rowStart: Int, rowCount: Int, b: UnsafeRawPointer, rank: Int, format: WeightFormat,
+        rowStart: Int, rowCount: Int, b: UnsafeRawPointer, rank: Int, format: OperandFormat,
         vOffset: Int, vStride: Int, outStart: Int, outFeatures: Int, scale: Float
     ) {
         self.rowStart = rowStart

@@ -13,9 +13,9 @@ public struct KVLayout: Sendable, Hashable {
     public let layerCount: Int
     public let kvHeadCount: Int
     public let headDim: Int
-    public let format: WeightFormat
+    public let format: OperandFormat
 
-    public init(layerCount: Int, kvHeadCount: Int, headDim: Int, format: WeightFormat) {
+    public init(layerCount: Int, kvHeadCount: Int, headDim: Int, format: OperandFormat) {
         precondition(layerCount > 0 && kvHeadCount > 0 && headDim > 0, "empty KV layout")
         self.layerCount = layerCount
         self.kvHeadCount = kvHeadCount

@@ -9,12 +9,18 @@ public enum KernelLevel: String, Sendable, CaseIterable, Comparable {
     case avx2
     /// AVX-512 F, BW, DQ and VL.
     case avx512
+    /// AVX-512 with VNNI: dot products of bytes.
+    case avx512VNNI = "avx512-vnni"
+    /// AVX-512 with VNNI and BF16: dot products of bytes and of bf16 pairs.
+    case avx512BF16 = "avx512-bf16"
 
     private var native: ck_level {
         switch self {
         case .portable: .CK_LEVEL_PORTABLE
         case .avx2: .CK_LEVEL_AVX2
         case .avx512: .CK_LEVEL_AVX512
+        case .avx512VNNI: .CK_LEVEL_AVX512_VNNI
+        case .avx512BF16: .CK_LEVEL_AVX512_BF16
         }
     }
 

@@ -1,7 +1,28 @@
 import CKernels
 
-/// How frozen weights, adapter factors and KV blocks are held in memory.
+/// How frozen weights are held in memory.
 public enum WeightFormat: String, Sendable, CaseIterable {
+    case f32
+    case bf16
+
+    var native: ck_format {
+        switch self {
+        case .f32: .CK_FORMAT_F32
+        case .bf16: .CK_FORMAT_BF16
+        }
+    }
+
+    /// The format that adapter factors and KV blocks have unless told otherwise.
+    public var operandFormat: OperandFormat {
+        switch self {
+        case .f32: .f32
+        case .bf16: .bf16
+        }
+    }
+}
+
+/// How adapter factors and KV blocks are held in memory.
+public enum OperandFormat: String, Sendable, CaseIterable {
     case f32
     case bf16
 
@@ -57,7 +78,7 @@ public func widen(
 ///
 /// `destination` holds `count * format.byteCount` bytes. The source may lie at any address.
 public func convert(
-    _ source: UnsafeRawPointer, _ elementType: ElementType, count: Int, to format: WeightFormat,
+    _ source: UnsafeRawPointer, _ elementType: ElementType, count: Int, to format: OperandFormat,
     _ destination: UnsafeMutableRawPointer
 ) {
     precondition(count >= 0, "negative element count")

@@ -128,7 +128,7 @@ struct DoctorCommand: AsyncParsableCommand {
         do {
             let description = try AdapterCompiler.inspect(
                 directory: URL(filePath: path), configuration: model.configuration,
-                format: model.format)
+                format: model.format.operandFormat)
             row("method", "\(description.method), rank \(description.rank)")
             row("targets", description.targets.joined(separator: ", "))
             row("resident", format(description.byteCount))

@@ -153,7 +153,7 @@ struct ServeAssembly {
 
     private func openRegistry(_ model: DecoderModel) throws -> AdapterRegistry {
         let configuration = model.configuration
-        let format = model.format
+        let format = model.format.operandFormat
         var registryConfiguration = RegistryConfiguration()
         registryConfiguration.reservedNames = [modelName]
         registryConfiguration.misfit = {

@@ -66,7 +66,8 @@ struct ReferenceModel {
         for name in names {
             let directory = folder.appending(path: "adapters/\(name)")
             let description = try AdapterCompiler.inspect(
-                directory: directory, configuration: model.configuration, format: model.format)
+                directory: directory, configuration: model.configuration,
+                format: model.format.operandFormat)
             references[name] = AdapterReference(
                 id: AdapterVersionID(name), name: name, byteCount: description.byteCount
             ) {

@@ -119,7 +119,7 @@ extension DecoderModel {
     ) -> [Float] {
         let layout = KVLayout(
             layerCount: configuration.layerCount, kvHeadCount: configuration.kvHeadCount,
-            headDim: configuration.headDim, format: format)
+            headDim: configuration.headDim, format: format.operandFormat)
         let forward = ForwardPass(
             model: self, kvLayout: layout, maximumRowCount: tokens.count, pool: workers)
         let blockCount = (tokens.count + KVLayout.blockSize - 1) / KVLayout.blockSize

@@ -56,7 +56,7 @@ private struct Batch {
     var yStride: Int { outFeatures + 5 }
 
     init(
-        rowCounts: [Int], ranks: [Int], inFeatures: Int, outFeatures: Int, format: WeightFormat,
+        rowCounts: [Int], ranks: [Int], inFeatures: Int, outFeatures: Int, format: OperandFormat,
         generator: inout SeededGenerator
     ) {
         self.inFeatures = inFeatures
@@ -170,8 +170,8 @@ private struct Batch {
 @Suite struct AdapterOperatorsTests {
     static let ranks = [8, 1, 64, 16, 3, 128, 33, 2]
 
-    @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func everyRankMatchesDoublePrecision(level: KernelLevel, format: WeightFormat) {
+    @Test(arguments: Machine.levels, OperandFormat.allCases)
+    func everyRankMatchesDoublePrecision(level: KernelLevel, format: OperandFormat) {
         let pool = Machine.pool(level)
         var generator = SeededGenerator(seed: 31)
         for rank in Array(1...40) + [63, 64, 65, 127, 128, 255, 256, 511, 512] {
@@ -185,8 +185,8 @@ private struct Batch {
         }
     }
 
-    @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func everyWidthMatchesDoublePrecision(level: KernelLevel, format: WeightFormat) {
+    @Test(arguments: Machine.levels, OperandFormat.allCases)
+    func everyWidthMatchesDoublePrecision(level: KernelLevel, format: OperandFormat) {
         let pool = Machine.pool(level, threads: 2)
         var generator = SeededGenerator(seed: 32)
         for width in Array(1...36) + [63, 64, 65, 127, 129, 200, 511, 512, 513, 700] {
@@ -205,7 +205,7 @@ private struct Batch {
         level: KernelLevel, distribution: SegmentDistribution
     ) {
         let pools = (1...3).map { Machine.pool(level, threads: $0) }
-        for format in WeightFormat.allCases {
+        for format in OperandFormat.allCases {
             var generator = SeededGenerator(seed: 33)
             for rows in [1, 5, 32, 150] {
                 let batch = Batch(
@@ -228,8 +228,8 @@ private struct Batch {
         }
     }
 
-    @Test(arguments: WeightFormat.allCases)
-    func fusedLevelsGiveTheSameBits(format: WeightFormat) {
+    @Test(arguments: OperandFormat.allCases)
+    func fusedLevelsGiveTheSameBits(format: OperandFormat) {
         let results = Machine.fusedLevels.map { level in
             var generator = SeededGenerator(seed: 34)
             let batch = Batch(

@@ -16,7 +16,7 @@ private struct Scene {
     let blockCount: Int
     static let layer = 1
 
-    init(lengths: [Int], headCount: Int, kvHeadCount: Int, headDim: Int, format: WeightFormat) {
+    init(lengths: [Int], headCount: Int, kvHeadCount: Int, headDim: Int, format: OperandFormat) {
         var generator = SeededGenerator(seed: UInt64(41 + headDim))
         layout = KVLayout(
             layerCount: 2, kvHeadCount: kvHeadCount, headDim: headDim, format: format)
@@ -140,8 +140,8 @@ private struct Scene {
 }
 
 @Suite struct AttentionTests {
-    @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func everyHeadDimMatchesDoublePrecision(level: KernelLevel, format: WeightFormat) {
+    @Test(arguments: Machine.levels, OperandFormat.allCases)
+    func everyHeadDimMatchesDoublePrecision(level: KernelLevel, format: OperandFormat) {
         let pool = Machine.pool(level, threads: 2)
         for headDim in [1, 2, 7, 8, 15, 16, 17, 24, 32, 48, 64, 80, 96, 128, 160, 200] {
             let scene = Scene(
@@ -157,7 +157,7 @@ private struct Scene {
     @Test(arguments: Machine.levels, [(1, 1), (6, 6), (9, 3), (7, 1), (71, 1), (64, 2)])
     func everyGroupingMatches(level: KernelLevel, heads: (Int, Int)) {
         let pool = Machine.pool(level, threads: 2)
-        for format in WeightFormat.allCases {
+        for format in OperandFormat.allCases {
             let scene = Scene(
                 lengths: [70, 33], headCount: heads.0, kvHeadCount: heads.1, headDim: 20,
                 format: format)
@@ -190,8 +190,8 @@ private struct Scene {
     }
 
     /// The bits of every row, whatever the chunks, the other sequences and the threads.
-    @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func bitsDependNeitherOnChunksNorOnThreads(level: KernelLevel, format: WeightFormat) {
+    @Test(arguments: Machine.levels, OperandFormat.allCases)
+    func bitsDependNeitherOnChunksNorOnThreads(level: KernelLevel, format: OperandFormat) {
         for (headCount, kvHeadCount, headDim) in [(2, 2, 16), (8, 2, 64), (9, 3, 40)] {
             for window in [nil, 21] {
                 let scoring = AttentionScoring(scale: 0.2, slidingWindow: window)
@@ -213,8 +213,8 @@ private struct Scene {
         }
     }
 
-    @Test(arguments: WeightFormat.allCases)
-    func fusedLevelsGiveTheSameBits(format: WeightFormat) {
+    @Test(arguments: OperandFormat.allCases)
+    func fusedLevelsGiveTheSameBits(format: OperandFormat) {
         let scene = Scene(
             lengths: [90, 5], headCount: 6, kvHeadCount: 2, headDim: 72, format: format)
         let results = Machine.fusedLevels.map { level in

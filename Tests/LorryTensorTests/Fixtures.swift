@@ -50,7 +50,7 @@ enum Machine {
     }
 }
 
-extension WeightFormat {
+extension OperandFormat {
     /// `values` as the format holds them, in memory of their own.
     func encode(_ values: [Float]) -> AlignedBuffer<UInt8> {
         let buffer = AlignedBuffer<UInt8>(count: values.count * byteCount)

@@ -41,7 +41,7 @@ private struct Problem {
 
     /// Largest error as a share of Σ |x · w| + |bias|, against double precision.
     func error(of y: [Float], rows: Range<Int>, format: WeightFormat) -> Double {
-        let weights = format.rounded(weights)
+        let weights = format.operandFormat.rounded(weights)
         var worst = 0.0
         for (index, row) in rows.enumerated() {
             for column in 0..<outFeatures {

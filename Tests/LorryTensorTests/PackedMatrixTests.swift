@@ -55,8 +55,8 @@ import Testing
 
     private func encode(_ values: [Float], as elementType: ElementType) -> AlignedBuffer<UInt8> {
         switch elementType {
-        case .f32: return WeightFormat.f32.encode(values)
-        case .bf16: return WeightFormat.bf16.encode(values)
+        case .f32: return OperandFormat.f32.encode(values)
+        case .bf16: return OperandFormat.bf16.encode(values)
         case .f16:
             let buffer = AlignedBuffer<UInt8>(count: values.count * 2)
             let halves = UnsafeMutableRawPointer(buffer.pointer)

@@ -14,10 +14,12 @@
 /// Columns of a packed panel, lanes of a kernel vector, and tokens of a KV block.
 #define CK_LANES 16
 
-/// How weights, adapter factors, keys and values are held.
+/// How weights, adapter factors, keys and values are held. Not every kernel takes every format.
 typedef enum __attribute__((enum_extensibility(closed))) ck_format {
     CK_FORMAT_F32 = 0,
     CK_FORMAT_BF16 = 1,
+    CK_FORMAT_INT8 = 2,
+    CK_FORMAT_INT4 = 3,
 } ck_format;
 
 /// Element types of source tensors.
@@ -123,6 +125,8 @@ typedef enum __attribute__((enum_extensibility(closed))) ck_level {
     CK_LEVEL_PORTABLE = 0,
     CK_LEVEL_AVX2 = 1,
     CK_LEVEL_AVX512 = 2,
+    CK_LEVEL_AVX512_VNNI = 3,
+    CK_LEVEL_AVX512_BF16 = 4,
 } ck_level;
 
 /// The level's table; NULL where this build, CPU or operating system cannot run it.
