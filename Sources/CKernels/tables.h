@@ -7,6 +7,7 @@ extern const ck_table ck_avx2_table;
 extern const ck_table ck_avx512_table;
 extern const ck_table ck_avx512_vnni_table;
 extern const ck_table ck_avx512_bf16_table;
+extern const ck_table ck_neon_i8mm_table;
 
 /// The table of the bodies that the including level file has compiled.
 #define CK_TABLE                                                                               \

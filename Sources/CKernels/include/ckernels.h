@@ -161,6 +161,7 @@ typedef enum __attribute__((enum_extensibility(closed))) ck_level {
     CK_LEVEL_AVX512 = 2,
     CK_LEVEL_AVX512_VNNI = 3,
     CK_LEVEL_AVX512_BF16 = 4,
+    CK_LEVEL_NEON_I8MM = 5,
 } ck_level;
 
 /// The level's table; NULL where this build, CPU or operating system cannot run it.
