@@ -14,7 +14,7 @@ public enum KernelLevel: String, Sendable, CaseIterable, Comparable {
     /// AVX-512 with VNNI and BF16: dot products of bytes and of bf16 pairs.
     case avx512BF16 = "avx512-bf16"
 
-    private var native: ck_level {
+    var native: ck_level {
         switch self {
         case .portable: .CK_LEVEL_PORTABLE
         case .avx2: .CK_LEVEL_AVX2
@@ -54,6 +54,24 @@ public enum KernelLevelError: Error, Equatable, CustomStringConvertible {
                 + "its best level is \(best.rawValue)"
         }
     }
+}
+
+/// A feature of the processor that kernels use or may use.
+public struct ProcessorFeature: Sendable, Hashable {
+    /// As in the vendors' manuals and /proc/cpuinfo: `avx512vnni`.
+    public let name: String
+    public let isPresent: Bool
+
+    /// All that are known of this architecture; the operating system must let programs use them to
+    /// count as present.
+    public static let all: [ProcessorFeature] = {
+        var known: [ProcessorFeature] = []
+        var isPresent = false
+        while let name = ck_cpu_feature(known.count, &isPresent) {
+            known.append(ProcessorFeature(name: String(cString: name), isPresent: isPresent))
+        }
+        return known
+    }()
 }
 
 /// The choice of kernels for this process.
