@@ -67,8 +67,9 @@ var targets: [Target] = [
         name: "lorry",
         dependencies: [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
-            "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", argumentParser, yams,
-            logging, metrics, lifecycle, signals, hummingbird, "CNghttp2", "CZlib", "CPCRE2",
+            "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", "LorryBench",
+            argumentParser, yams, logging, metrics, lifecycle, signals, hummingbird, "CNghttp2",
+            "CZlib", "CPCRE2",
             "COpenBLAS",
         ] + nio,
         swiftSettings: lorrySettings
@@ -87,6 +88,7 @@ targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
 targets += library("LorrySynth", [])
+targets += library("LorryBench", ["LorryEngine", "LorryModel", "LorryTensor"])
 targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(
