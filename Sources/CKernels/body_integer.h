@@ -68,11 +68,12 @@ CK_INLINE void integer_tile(const int rows, const int panels, const ck_format fo
     const bool splits = rows * panels <= 4 && rows * panels * 2 <= CK_INTEGER_ACCUMULATORS;
     CK_UNROLL for (int r = 0; r < rows; r++)
         x[r] = (const ck_row_block *)((const uint8_t *)m->rows + (row + r) * m->row_stride);
-    CK_UNROLL for (int p = 0; p < panels; p++) w[p] = panel_at(m, panel + p);
+    size_t blocks = (m->in_features + CK_BLOCK - 1) / CK_BLOCK;
+    CK_UNROLL for (int p = 0; p < panels; p++)
+        w[p] = (const uint8_t *)m->weights + (panel + p) * blocks * block_bytes;
     CK_UNROLL for (int r = 0; r < rows; r++)
         CK_UNROLL for (int p = 0; p < panels; p++) sum[r][p] = splat(0);
 
-    size_t blocks = (m->in_features + CK_BLOCK - 1) / CK_BLOCK;
     for (size_t block = 0; block < blocks; block++) {
         fetch_ahead(fetch, &ahead, w[0], block_bytes);
         CK_UNROLL for (int g = 0; g < CK_BLOCK / CK_GROUP; g++) {

@@ -12,10 +12,11 @@ CK_INLINE void pair_tile(const int rows, const int panels, const tile_fetch fetc
     const uint8_t *w[4];
     CK_UNROLL for (int r = 0; r < rows; r++)
         x[r] = (const float *)((const uint8_t *)m->rows + (row + r) * m->row_stride);
-    CK_UNROLL for (int p = 0; p < panels; p++) w[p] = panel_at(m, panel + p);
+    size_t pairs = (m->in_features + 1) / 2;
+    CK_UNROLL for (int p = 0; p < panels; p++)
+        w[p] = (const uint8_t *)m->weights + (panel + p) * pairs * 64;
     CK_UNROLL for (int r = 0; r < rows; r++)
         CK_UNROLL for (int p = 0; p < panels; p++) sum[r][p] = splat(0);
-    size_t pairs = (m->in_features + 1) / 2;
     for (size_t k = 0; k < pairs; k++) {
         v16 weight[4];
         CK_UNROLL for (int p = 0; p < panels; p++)
