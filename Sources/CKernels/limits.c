@@ -99,7 +99,12 @@ CK_PEAK_LOOP(int8_portable, , int32x4_t, 12, CK_KEEP, vdupq_n_s32(0),
              int8x8_t a = vdup_n_s8(3); int8x8_t b = vdup_n_s8(5),
              { CK_KEEP(a); sums[i] = vpadalq_s16(sums[i], vmull_s8(a, b)); })
 
+CK_PEAK_LOOP(int8_i8mm, __attribute__((target("dotprod,i8mm"))), int32x4_t, 12, CK_KEEP,
+             vdupq_n_s32(0), uint8x16_t a = vdupq_n_u8(3); int8x16_t b = vdupq_n_s8(5),
+             sums[i] = vusdotq_s32(sums[i], a, b))
+
 static const ck_peak portable_int8 = {"smull + sadalp", 12 * 8 * 2, int8_portable};
+static const ck_peak i8mm_int8 = {"usdot", 12 * 16 * 2, int8_i8mm};
 
 #endif
 
@@ -108,6 +113,7 @@ const ck_peak *ck_peak_loop(ck_level level, ck_format format) {
 #if defined(__x86_64__)
     switch (level) {
     case CK_LEVEL_PORTABLE:
+    case CK_LEVEL_NEON_I8MM:
         break;
     case CK_LEVEL_AVX2:
         return is_float ? &avx2_f32 : &avx2_int8;
@@ -119,6 +125,8 @@ const ck_peak *ck_peak_loop(ck_level level, ck_format format) {
         if (format == CK_FORMAT_BF16) return &avx512_bf16;
         return is_float ? &avx512_f32 : &vnni_int8;
     }
+#elif defined(__aarch64__)
+    if (level == CK_LEVEL_NEON_I8MM && !is_float) return &i8mm_int8;
 #else
     (void)level;
 #endif

@@ -13,6 +13,8 @@ public enum KernelLevel: String, Sendable, CaseIterable, Comparable {
     case avx512VNNI = "avx512-vnni"
     /// AVX-512 with VNNI and BF16: dot products of bytes and of bf16 pairs.
     case avx512BF16 = "avx512-bf16"
+    /// arm64 with dot products of bytes and the int8 matrix extension.
+    case neonI8MM = "neon-i8mm"
 
     var native: ck_level {
         switch self {
@@ -21,6 +23,7 @@ public enum KernelLevel: String, Sendable, CaseIterable, Comparable {
         case .avx512: .CK_LEVEL_AVX512
         case .avx512VNNI: .CK_LEVEL_AVX512_VNNI
         case .avx512BF16: .CK_LEVEL_AVX512_BF16
+        case .neonI8MM: .CK_LEVEL_NEON_I8MM
         }
     }
 
