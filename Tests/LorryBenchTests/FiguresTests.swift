@@ -14,7 +14,7 @@ struct FiguresTests {
         #expect(Figures.duration(12.34e-6) == "12.3 µs")
         #expect(Figures.duration(0.00123) == "1.23 ms")
         #expect(Figures.duration(4.56) == "4.56 s")
-        #expect(Figures.percent(0.8765) == "87.7 %")
+        #expect(Figures.percent(0.8767) == "87.7 %")
         #expect(Figures.significant(.nan) == "-")
     }
 
