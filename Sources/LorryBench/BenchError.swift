@@ -2,4 +2,6 @@
 public struct BenchError: Error, CustomStringConvertible, Sendable, Equatable {
     public let description: String
     public init(_ description: String) { self.description = description }
+
+    static let endedEarly = BenchError("a sequence ended before all decoded together")
 }

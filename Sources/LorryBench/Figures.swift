@@ -17,7 +17,7 @@ public enum Figures {
         return String(format: "%.\(min(decimals, 9))f", value)
     }
 
-    /// A share as per cent: 87 %.
+    /// A share as per cent: 87.7 %.
     public static func percent(_ share: Double) -> String {
         share.isFinite ? String(format: "%.1f %%", share * 100) : "-"
     }

@@ -114,7 +114,7 @@ final class StepRecorder: EngineObserver {
             return state.goal
         }
         if case .fullSteps = goal, failure == nil {
-            failure = BenchError("a sequence ended before all decoded together")
+            failure = .endedEarly
         }
         if let failure { conclude(.failure(failure)) }
     }

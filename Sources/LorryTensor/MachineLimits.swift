@@ -65,7 +65,8 @@ public struct MachineLimits: Sendable, Equatable {
     ///
     /// - Parameters:
     ///   - bufferByteCount: memory to read in one pass; several times the largest cache.
-    ///   - effort: how long each limit is measured.
+    ///   - effort: how long each limit is measured at least; five times as long where the threads
+    ///     together stay far below what they reach one by one, as beside other busy programs.
     public static func measure(
         pool: WorkerPool, bufferByteCount: Int = 512 << 20, effort: Duration = .milliseconds(400)
     ) -> MachineLimits {
@@ -90,8 +91,8 @@ public struct MachineLimits: Sendable, Equatable {
         let rounds = 10_000
         // Tasks and passes are short, so that some pass meets no other program on any core.
         let taskCount = pool.threadCount * 16
-        let seconds = bestSeconds(effort: effort) { _ in
-            pool.run(taskCount: taskCount) { _ in loop.pointee.run(rounds) }
+        let seconds = bestSeconds(effort: effort, pool: pool, taskCount: taskCount) { _, _ in
+            loop.pointee.run(rounds)
         }
         return Double(loop.pointee.operations * rounds * taskCount) / seconds
     }
@@ -114,27 +115,45 @@ public struct MachineLimits: Sendable, Equatable {
         // A pass reads the next part of the buffer: it is long out of the caches when its turn
         // comes again.
         let passTaskCount = min(taskCount, max(pool.threadCount * 8, 16))
-        let seconds = bestSeconds(effort: effort) { pass in
-            let level = levels[pass % levels.count]
-            pool.run(taskCount: passTaskCount) { index in
-                let task = (pass * passTaskCount + index) % taskCount
-                sums.pointer[task] = ck_read(level, buffer.pointer + task * wordCount, wordCount)
-            }
+        let seconds = bestSeconds(effort: effort, pool: pool, taskCount: passTaskCount) {
+            pass, index in
+            let task = (pass * passTaskCount + index) % taskCount
+            sums.pointer[task] = ck_read(
+                levels[pass % levels.count], buffer.pointer + task * wordCount, wordCount)
         }
         return Double(passTaskCount * taskByteCount) / seconds
     }
 
-    /// The shortest of the passes that fit `effort`, of ten at least; the first wakes the threads.
-    private static func bestSeconds(effort: Duration, _ pass: (Int) -> Void) -> Double {
+    /// The time of the shortest pass over all tasks.
+    private static func bestSeconds(
+        effort: Duration, pool: WorkerPool, taskCount: Int, _ task: (Int, Int) -> Void
+    ) -> Double {
         let clock = ContinuousClock()
-        let end = clock.now + effort
-        var best = Duration.seconds(1 << 20)
-        pass(0)
-        var index = 0
-        while index < 10 || clock.now < end {
-            best = min(best, clock.measure { pass(index) })
-            index += 1
+        var passCount = 0
+        func best(for duration: Duration, _ pass: (Int) -> Void) -> Duration {
+            let end = clock.now + duration
+            var best = Duration.seconds(1 << 20)
+            repeat {
+                best = min(best, clock.measure { pass(passCount) })
+                passCount += 1
+            } while clock.now < end
+            return best
         }
-        return best / .seconds(1)
+        // What one thread reaches tells what all could, were no other program there.
+        let alone = best(for: effort / 4) { pass in
+            for index in 0..<taskCount { task(pass, index) }
+        }
+        var together = alone
+        let start = clock.now
+        while clock.now - start < effort * 5 {
+            let isNear = together < alone / pool.threadCount * 1.1
+            if isNear, clock.now - start >= effort { break }
+            together = min(
+                together,
+                best(for: effort / 8) { pass in
+                    pool.run(taskCount: taskCount) { task(pass, $0) }
+                })
+        }
+        return together / .seconds(1)
     }
 }

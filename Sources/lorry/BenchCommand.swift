@@ -40,9 +40,9 @@ struct BenchCommand: AsyncParsableCommand {
 
     /// Measures the machine's limits and prints them.
     static func measureLimits(_ pool: WorkerPool) -> MachineLimits {
-        let limits = MachineLimits.measure(pool: pool, bufferByteCount: Machine.uncachedByteCount)
+        let limits = MachineLimits.measure(pool: pool)
         print("\(Machine.processorName), \(pool.threadCount) threads, level \(pool.level.rawValue)")
-        LimitsReport(limits).table.lines.forEach { print($0) }
+        for line in LimitsReport(limits).table.lines { print(line) }
         print("")
         return limits
     }

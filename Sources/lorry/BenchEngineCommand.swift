@@ -123,9 +123,10 @@ struct BenchEngineCommand: AsyncParsableCommand {
                 + "\(setting.maxBatchTokens) tokens per step")
         if setting.adapterCount > 0 {
             let mebibytes = Double(setting.adapterBytes) / Double(1 << 20)
-            print("\(setting.adapterCount) adapters, \(Figures.significant(mebibytes)) MiB")
+            let count = setting.adapterCount == 1 ? "1 adapter" : "\(setting.adapterCount) adapters"
+            print("\(count), \(Figures.significant(mebibytes)) MiB")
         }
-        report.table.lines.forEach { print($0) }
+        for line in report.table.lines { print(line) }
         let figures = report.figures
         print(
             "decode step: plan \(Figures.duration(figures.decodePlanSeconds)), "

@@ -11,16 +11,16 @@ struct StepCostTests {
 
     @Test func countsTheBase() {
         let work = cost.work([.init(sequence: 0, start: 0, count: 3)], logitRowCount: 1)
-        #expect(work.operationCounts[.int8] == 2 * 300 * 3 + 2 * 100)
+        #expect(work.operationCounts[.int8] == Double(2 * 300 * 3 + 2 * 100))
         // Rows see 1 + 2 + 3 positions in either layer.
-        #expect(work.operationCounts[.bf16] == 2 * 4 * 8 * 6)
+        #expect(work.operationCounts[.bf16] == Double(2 * 4 * 8 * 6))
         #expect(work.byteCount == 1000 + 500 + 2 * 3 * 10)
     }
 
     @Test func leavesTheHeadOutWhereNoLogitsAreWanted() {
         let work = cost.work([.init(sequence: 0, start: 0, count: 3)], logitRowCount: 0)
         #expect(work.byteCount == 1000 + 2 * 3 * 10)
-        #expect(work.operationCounts[.int8] == 2 * 300 * 3)
+        #expect(work.operationCounts[.int8] == Double(2 * 300 * 3))
     }
 
     @Test func windowsBoundAttention() {
