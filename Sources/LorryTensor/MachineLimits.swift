@@ -112,16 +112,13 @@ public struct MachineLimits: Sendable, Equatable {
         }
         // The widest loads are not the fastest on every machine.
         let levels = KernelLevel.supported.map(\.native)
-        // A pass reads the next part of the buffer: it is long out of the caches when its turn
-        // comes again.
-        let passTaskCount = min(taskCount, max(pool.threadCount * 8, 16))
-        let seconds = bestSeconds(effort: effort, pool: pool, taskCount: passTaskCount) {
-            pass, index in
-            let task = (pass * passTaskCount + index) % taskCount
+        // The whole buffer at a time, about as much as a step reads: shorter bursts come out faster
+        // than memory can go on for.
+        let seconds = bestSeconds(effort: effort, pool: pool, taskCount: taskCount) { pass, task in
             sums.pointer[task] = ck_read(
                 levels[pass % levels.count], buffer.pointer + task * wordCount, wordCount)
         }
-        return Double(passTaskCount * taskByteCount) / seconds
+        return Double(taskCount * taskByteCount) / seconds
     }
 
     /// The time of the shortest pass over all tasks.
