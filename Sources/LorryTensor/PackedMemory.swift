@@ -1,11 +1,14 @@
 import CKernels
 
-/// One allocation that holds packed matrices; on huge pages where the kernel gives them.
+/// Memory that holds packed matrices: allocated, on huge pages where the kernel gives them, or a
+/// part of a mapped file.
 ///
 /// A model's matrices share one, in the order in which a step reads them, so that small matrices
 /// lie on huge pages too. Freed with its last reference.
 public final class PackedMemory: Sendable {
     public let byteCount: Int
+    /// Whether the bytes are those of a file.
+    public let isMapped: Bool
 
     // Safe because whoever fills the memory does so before any other thread gets to know it, and
     // it is freed only in deinit.
@@ -19,21 +22,57 @@ public final class PackedMemory: Sendable {
         }
         self.byteCount = byteCount
         self.start = start
+        isMapped = false
+    }
+
+    /// Maps bytes of a file that nobody changes or cuts off while the memory is in use.
+    ///
+    /// - Parameter offset: a multiple of the system's page size.
+    /// - Returns: nil when the system refuses.
+    public init?(mapping descriptor: Int32, offset: Int, byteCount: Int) {
+        precondition(offset >= 0 && byteCount >= 0, "negative offset or byte count")
+        guard let start = ck_map_file(descriptor, offset, byteCount) else { return nil }
+        self.byteCount = byteCount
+        self.start = start
+        isMapped = true
     }
 
     deinit {
-        ck_free(start, byteCount)
+        if isMapped { ck_unmap_file(start, byteCount) } else { ck_free(start, byteCount) }
     }
+
+    /// Brings mapped bytes into the page tables, to be read soon.
+    ///
+    /// - Parameter range: begins at a multiple of the system's page size.
+    public func populate(_ range: Range<Int>) {
+        precondition(range.lowerBound >= 0 && range.upperBound <= byteCount, "outside the memory")
+        if isMapped { ck_populate(start + range.lowerBound, range.count) }
+    }
+
+    /// Moves mapped bytes to huge pages at the same address, a piece at a time, while other threads
+    /// read them. Afterwards the file may go, and the system cannot take the pages away.
+    ///
+    /// - Parameter isCancelled: asked before each piece.
+    /// - Returns: false when the system refused or the move was cancelled; the rest stays mapped.
+    public func moveToHugePages(isCancelled: () -> Bool) -> Bool {
+        guard isMapped else { return true }
+        for offset in stride(from: 0, to: byteCount, by: Self.movedByteCount) {
+            let count = min(Self.movedByteCount, byteCount - offset)
+            guard !isCancelled(), ck_move_to_huge_pages(start + offset, count) else {
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Bytes that move at a time.
+    private static let movedByteCount = 16 << 20
 
     /// All bytes. Valid as long as the memory lives.
     public var bytes: UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(start: start, count: byteCount)
     }
 
-    /// All bytes, to be written before a matrix is made of them.
-    public var mutableBytes: UnsafeMutableRawBufferPointer {
-        UnsafeMutableRawBufferPointer(start: start, count: byteCount)
-    }
 }
 
 /// Where in a `PackedMemory` a matrix begins.

@@ -139,7 +139,7 @@ struct ServeAssembly {
     ) throws -> Engine {
         let context = min(settings.maximumContextTokenCount ?? .max, model.contextLength)
         var configuration = EngineConfiguration(
-            memoryBudgetByteCount: settings.memoryBudgetByteCount ?? Self.defaultBudget(),
+            memoryBudgetByteCount: settings.memoryBudgetByteCount ?? defaultBudget(),
             maximumContextLength: context)
         if let count = settings.maximumBatchTokenCount {
             configuration.maximumBatchTokenCount = count
@@ -152,9 +152,10 @@ struct ServeAssembly {
     }
 
     /// Most of what is free once the weights are loaded; the rest is for requests, uploads and the
-    /// page cache.
-    private static func defaultBudget() -> Int {
-        max(64 << 20, Machine.availableByteCount / 10 * 7)
+    /// page cache. Weights that are still mapped count as free, and soon are not.
+    private func defaultBudget() -> Int {
+        let mapped = weightCache?.cache.mappedByteCount ?? 0
+        return max(64 << 20, (Machine.availableByteCount - mapped) / 10 * 7)
     }
 
     private func openRegistry(_ model: DecoderModel) throws -> AdapterRegistry {

@@ -5,10 +5,11 @@ import LorryModel
 import ServiceLifecycle
 import Synchronization
 
-/// The cache of packed weights in the state directory, written once the server is ready.
+/// The cache of packed weights in the state directory, and its work once the server is ready.
 ///
 /// Writing waits for that because it takes seconds in which nobody should have to wait, and needs
-/// nothing but weights that are in memory anyway. It runs on a thread of its own at low priority.
+/// nothing but weights that are in memory anyway. So does moving mapped weights to huge pages. Both
+/// run on a thread of their own at low priority.
 final class WeightCacheService: Service {
     let cache: WeightCache
     private let isCancelled = Atomic(false)
@@ -23,7 +24,7 @@ final class WeightCacheService: Service {
         writing = (stream, continuation)
     }
 
-    /// Starts to write what the load has left to be written.
+    /// Starts what the load has left to be done.
     func start() {
         guard !hasStarted.exchange(true, ordering: .relaxed) else { return }
         let thread = Thread { [self] in
@@ -31,7 +32,7 @@ final class WeightCacheService: Service {
                 // There a nice value belongs to a thread, not to its process.
                 _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
             #endif
-            cache.writePending { isCancelled.load(ordering: .relaxed) }
+            cache.finishPending { isCancelled.load(ordering: .relaxed) }
             writing.end.finish()
         }
         thread.name = "lorry-weights"
@@ -66,6 +67,8 @@ final class WeightCacheService: Service {
             logger.warning(
                 "packed weights not written to the cache; the next start packs again",
                 metadata: ["path": "\(path)", "reason": "\(reason)"])
+        case .cancelled(let path):
+            logger.info("writing of the weight cache ended early", metadata: ["path": "\(path)"])
         case .removed(let path):
             logger.info("older cached weights removed", metadata: ["path": "\(path)"])
         }

@@ -19,6 +19,8 @@ public final class WeightCache: Sendable {
         case refused(path: String, reason: String)
         case written(path: String, byteCount: Int, duration: Duration)
         case notWritten(path: String, reason: String)
+        /// Writing was ended before its end, and left no file.
+        case cancelled(path: String)
         /// A file of the same model that is not needed any more.
         case removed(path: String)
     }
@@ -29,8 +31,15 @@ public final class WeightCache: Sendable {
         var header: WeightCacheHeader
         var source: CheckpointSource
         var name: String
-        /// Whether the payload is on disk already and only the header is old.
-        var isHeaderOnly = false
+        /// What there is to do.
+        var task: Task
+
+        enum Task {
+            /// The memory was packed, and the file is to be written.
+            case write
+            /// The memory is a mapped file; its header is to be replaced where it is old.
+            case move(replacesHeader: Bool)
+        }
     }
 
     private let folder: String
@@ -57,7 +66,7 @@ public final class WeightCache: Sendable {
     // MARK: - Loading
 
     /// The packed matrices of a plan: from the folder's file, or packed and kept for
-    /// `writePending`.
+    /// `finishPending`.
     func matrices(
         of plan: PackingPlan, shards: [MappedFile], directory: URL, format: WeightFormat,
         pool: WorkerPool, progress: (Double) -> Void
@@ -84,7 +93,8 @@ public final class WeightCache: Sendable {
         let (memory, matrices) = plan.pack(pool: pool, progress: progress)
         if isSettled {
             pending.withLock {
-                $0 = Pending(memory: memory, header: header, source: source, name: name)
+                $0 = Pending(
+                    memory: memory, header: header, source: source, name: name, task: .write)
             }
         } else {
             report(.notWritten(path: path(name), reason: "the model's files have just changed"))
@@ -113,30 +123,36 @@ public final class WeightCache: Sendable {
                 throw WeightCacheFault("was made before the model's files changed")
             }
         }
-        let memory = try file.readPayload(pool: pool, progress: progress)
+        let memory = try file.mapPayload(pool: pool, progress: progress)
         if let tensor = plan.firstDifference(in: memory, pool: pool) {
             throw WeightCacheFault("differs from '\(tensor)' packed anew")
         }
-        if !isSame, isSettled {
-            var header = file.header
-            header.files = wanted.files
-            pending.withLock {
-                $0 = Pending(
-                    memory: memory, header: header, source: source, name: name,
-                    isHeaderOnly: true)
-            }
+        var header = file.header
+        header.files = wanted.files
+        pending.withLock {
+            $0 = Pending(
+                memory: memory, header: header, source: source, name: name,
+                task: .move(replacesHeader: !isSame && isSettled))
         }
         return memory
     }
 
-    // MARK: - Writing
+    // MARK: - After loading
 
-    /// Writes what the last load packed, if it packed; takes as long as the disk takes.
+    /// Bytes of weights that are mapped and will take memory of their own in `finishPending`.
+    public var mappedByteCount: Int {
+        pending.withLock { $0.map { $0.memory.isMapped ? $0.memory.byteCount : 0 } ?? 0 }
+    }
+
+    /// Does what the last load left for later, while the model is in use already.
     ///
-    /// Reports what became of it. Files of the same folder in other formats are removed.
+    /// Packed weights are written to the folder, which takes as long as the disk takes; files of
+    /// the same model in other formats are removed. Weights that were found there are mapped, which
+    /// is the fastest start: now they move to huge pages, which a step reads faster and the system
+    /// does not take away.
     ///
-    /// - Parameter isCancelled: asked now and then; true ends the writing and leaves no file.
-    public func writePending(isCancelled: () -> Bool = { false }) {
+    /// - Parameter isCancelled: asked now and then; true ends the work and leaves nothing half.
+    public func finishPending(isCancelled: () -> Bool = { false }) {
         guard
             let work = pending.withLock({ pending in
                 defer { pending = nil }
@@ -144,28 +160,36 @@ public final class WeightCache: Sendable {
             })
         else { return }
         do throws(WeightCacheFault) {
-            try write(work, isCancelled)
+            switch work.task {
+            case .write:
+                try write(work, isCancelled)
+            case .move(let replacesHeader):
+                if replacesHeader, work.source.isUnchanged {
+                    try WeightCacheWriter(folder: folder, willPerform: willPerform)
+                        .replaceHeader(work.header, name: work.name)
+                }
+                _ = work.memory.moveToHugePages(isCancelled: isCancelled)
+            }
         } catch {
-            report(.notWritten(path: path(work.name), reason: error.reason))
+            report(
+                isCancelled()
+                    ? .cancelled(path: path(work.name))
+                    : .notWritten(path: path(work.name), reason: error.reason))
         }
     }
 
     private func write(_ work: Pending, _ isCancelled: () -> Bool) throws(WeightCacheFault) {
         let start = ContinuousClock.now
-        let writer = WeightCacheWriter(folder: folder, willPerform: willPerform)
-        guard !work.isHeaderOnly else {
-            guard work.source.isUnchanged else { return }
-            return try writer.replaceHeader(work.header, name: work.name)
-        }
         var header = work.header
         header.digest = work.source.digest { count, body in
             for index in 0..<count where !isCancelled() { body(index) }
         }
-        guard !isCancelled() else { throw WeightCacheFault("the server stops") }
+        guard !isCancelled() else { throw WeightCacheFault("cancelled") }
         // The bytes hashed must be the bytes packed.
         guard work.source.isUnchanged else {
             throw WeightCacheFault("the model's files changed while they were loaded")
         }
+        let writer = WeightCacheWriter(folder: folder, willPerform: willPerform)
         try writer.write(
             work.memory, header: header, name: work.name, isCancelled: isCancelled)
         report(

@@ -60,47 +60,37 @@ final class WeightCacheReader: Sendable {
         return header
     }
 
-    /// Reads the payload on all threads, checking each chunk while it is in the cache.
-    ///
-    /// The bytes are read into huge pages and not mapped: on 4 KiB pages of the page cache a step
-    /// reads weights up to 8 % more slowly, and a file that is cut off later cannot end the server.
+    /// Maps the payload and checks every chunk of it, on all threads.
     ///
     /// - Parameter progress: called with the share of bytes done, from 0 to 1.
-    /// - Throws: `WeightCacheFault` for a read that fails or a chunk that is damaged.
-    func readPayload(
+    /// - Throws: `WeightCacheFault` for a mapping that is refused or a chunk that is damaged.
+    func mapPayload(
         pool: WorkerPool, progress: (Double) -> Void
     ) throws(WeightCacheFault) -> PackedMemory {
         let checksums = try readChecksums()
-        let memory = PackedMemory(byteCount: header.payloadByteCount)
-        #if os(Linux)
-            _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_SEQUENTIAL)
-        #endif
-        let fault = Mutex<WeightCacheFault?>(nil)
+        guard
+            let memory = PackedMemory(
+                mapping: descriptor, offset: WeightCacheHeader.payloadOffset,
+                byteCount: header.payloadByteCount)
+        else { throw .system("cannot be mapped") }
+        let damaged = Mutex<Int?>(nil)
         for slice in stride(from: 0, to: checksums.count, by: Self.sliceChunkCount) {
             progress(Double(slice) / Double(checksums.count))
             pool.run(taskCount: min(Self.sliceChunkCount, checksums.count - slice)) { task in
-                let chunk = slice + task
-                do throws(WeightCacheFault) {
-                    try readChunk(chunk, checksum: checksums[chunk], into: memory.mutableBytes)
-                } catch {
-                    fault.withLock { $0 = $0 ?? error }
-                }
+                let start = (slice + task) * WeightCacheHeader.chunkByteCount
+                let range =
+                    start..<min(
+                        start + WeightCacheHeader.chunkByteCount, header.payloadByteCount)
+                memory.populate(range)
+                let chunk = UnsafeRawBufferPointer(rebasing: memory.bytes[range])
+                guard Checksum.of(chunk) != checksums[slice + task] else { return }
+                damaged.withLock { $0 = start }
             }
-            if let fault = fault.withLock({ $0 }) { throw fault }
+            if let start = damaged.withLock({ $0 }) {
+                throw WeightCacheFault("is damaged in the MiB from byte \(start) of the weights")
+            }
         }
         return memory
-    }
-
-    private func readChunk(
-        _ chunk: Int, checksum: UInt64, into payload: UnsafeMutableRawBufferPointer
-    ) throws(WeightCacheFault) {
-        let start = chunk * WeightCacheHeader.chunkByteCount
-        let end = min(start + WeightCacheHeader.chunkByteCount, payload.count)
-        let bytes = UnsafeMutableRawBufferPointer(rebasing: payload[start..<end])
-        try Self.read(descriptor, into: bytes, at: WeightCacheHeader.payloadOffset + start)
-        guard Checksum.of(UnsafeRawBufferPointer(bytes)) == checksum else {
-            throw WeightCacheFault("is damaged between bytes \(start) and \(end) of the weights")
-        }
     }
 
     private func readChecksums() throws(WeightCacheFault) -> [UInt64] {

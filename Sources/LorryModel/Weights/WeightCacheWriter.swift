@@ -68,7 +68,7 @@ struct WeightCacheWriter {
         var checksums: [UInt64] = []
         let chunkByteCount = WeightCacheHeader.chunkByteCount
         for start in stride(from: 0, to: memory.byteCount, by: chunkByteCount) {
-            guard !isCancelled() else { throw WeightCacheFault("the server stops") }
+            guard !isCancelled() else { throw WeightCacheFault("cancelled") }
             try willPerform(.write(chunk: checksums.count))
             let chunk = UnsafeRawBufferPointer(
                 rebasing: memory.bytes[start..<min(start + chunkByteCount, memory.byteCount)])
