@@ -68,9 +68,9 @@ var targets: [Target] = [
         name: "lorry",
         dependencies: [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
-            "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", argumentParser, yams,
-            logging, metrics, lifecycle, signals, hummingbird, "CNghttp2", "CZlib", "CPCRE2",
-            "CXXHash", "COpenBLAS",
+            "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", "LorryBench",
+            argumentParser, yams, logging, metrics, lifecycle, signals, hummingbird, "CNghttp2",
+            "CZlib", "CPCRE2", "CXXHash", "COpenBLAS",
         ] + nio,
         swiftSettings: lorrySettings
     ),
@@ -88,6 +88,7 @@ targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
 targets += library("LorrySynth", [])
+targets += library("LorryBench", ["LorryEngine", "LorryModel", "LorryTensor"])
 targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(

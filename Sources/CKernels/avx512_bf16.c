@@ -4,13 +4,16 @@
 #if defined(__x86_64__)
 
 #define CK_FUSED 1
+#define CK_AVX512 1
 #define CK_VNNI 1
 #define CK_BF16 1
 #define CK_MAX_ROWS 6
 #define CK_MAX_ACCUMULATORS 24
+#define CK_INTEGER_ACCUMULATORS 12
 #define CK_SHRINK_ROWS 4
 #define CK_SHRINK_ACCUMULATORS 16
 
+#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
@@ -20,6 +23,9 @@
 #include "vector.h"
 
 #include "body_matmul.h"
+#include "body_pairs.h"
+#include "body_integer.h"
+#include "body_forms.h"
 
 #include "body_adapter.h"
 #include "body_attention.h"

@@ -1,4 +1,5 @@
-// Matmul over packed panels. Included once per level, after its macros.
+// Matmul over packed panels: what all forms of rows share, and rows of f32. Included once per level,
+// after its macros.
 
 /// Inputs per cache block when there are more rows than one register tile: the block of a group
 /// of panels stays in the first-level cache while rows pass over it. Even, for bf16 pairs.
@@ -7,9 +8,8 @@
 #define CK_ROW_BLOCK 48
 
 CK_INLINE const uint8_t *panel_at(const ck_matmul *m, size_t panel) {
-    size_t pairs = (m->in_features + 1) / 2;
-    size_t bytes = m->format == CK_FORMAT_F32 ? m->in_features * 64 : pairs * 64;
-    return (const uint8_t *)m->weights + panel * bytes;
+    return (const uint8_t *)m->weights
+           + panel * ck_panel_byte_count(m->in_features, m->format);
 }
 
 /// First and past-last lane of a panel that this call may touch in y.
@@ -51,8 +51,8 @@ typedef struct tile_input {
     size_t count;
 } tile_input;
 
-/// ROWS rows × PANELS panels held in registers over some inputs.
-CK_INLINE void matmul_tile(const int rows, const int panels, const ck_format format,
+/// ROWS rows of f32 × PANELS panels held in registers over some inputs.
+CK_INLINE void float_tile(const int rows, const int panels, const ck_format format,
                            const ck_matmul *m, tile_input in, size_t row, size_t panel) {
     v16 sum[6][8];
     const float *x[6];
@@ -108,13 +108,13 @@ CK_INLINE void matmul_tile(const int rows, const int panels, const ck_format for
     case (R) * 16 + (P):                                                                       \
         if ((R) <= CK_MAX_ROWS && (R) * (P) <= CK_MAX_ACCUMULATORS) {                          \
             if (m->format == CK_FORMAT_F32)                                                    \
-                matmul_tile(R, P, CK_FORMAT_F32, m, in, row, panel);                           \
+                float_tile(R, P, CK_FORMAT_F32, m, in, row, panel);                           \
             else                                                                               \
-                matmul_tile(R, P, CK_FORMAT_BF16, m, in, row, panel);                          \
+                float_tile(R, P, CK_FORMAT_BF16, m, in, row, panel);                          \
         }                                                                                      \
         break;
 
-static void matmul_tile_of(size_t rows, size_t panels, const ck_matmul *m, tile_input in,
+static void float_tile_of(size_t rows, size_t panels, const ck_matmul *m, tile_input in,
                            size_t row, size_t panel) {
     switch (rows * 16 + panels) {
         CK_TILE(1, 8) CK_TILE(2, 8) CK_TILE(3, 8)
@@ -142,7 +142,7 @@ CK_INLINE size_t tile_rows(size_t remaining, size_t most) {
 }
 
 /// Passes `count` rows from `row` on over the panels.
-static void matmul_rows(const ck_matmul *m, tile_input in, size_t row, size_t count,
+static void float_rows(const ck_matmul *m, tile_input in, size_t row, size_t count,
                         size_t panel_start, size_t panel_end) {
     size_t tallest = tile_rows(count, CK_MAX_ROWS);
     const float *x = in.x;
@@ -151,17 +151,19 @@ static void matmul_rows(const ck_matmul *m, tile_input in, size_t row, size_t co
         for (size_t done = 0; done < count;) {
             size_t rows = tile_rows(count - done, CK_MAX_ROWS);
             in.x = x + done * in.stride;
-            matmul_tile_of(rows, width, m, in, row + done, panel);
+            float_tile_of(rows, width, m, in, row + done, panel);
             done += rows;
         }
         panel += width;
     }
 }
 
-static void matmul(const ck_matmul *m, size_t panel_start, size_t panel_end) {
+static void float_matmul(const ck_matmul *m, size_t panel_start, size_t panel_end) {
+    const float *x = m->rows;
+    size_t stride = m->row_stride / sizeof(float);
     if (m->row_count <= CK_MAX_ROWS) {
-        tile_input in = {m->x, m->x_stride, 0, m->in_features};
-        matmul_rows(m, in, 0, m->row_count, panel_start, panel_end);
+        tile_input in = {x, stride, 0, m->in_features};
+        float_rows(m, in, 0, m->row_count, panel_start, panel_end);
         return;
     }
     // Rows often lie a power of two apart, which maps them to the same few cache sets: a block of
@@ -173,9 +175,65 @@ static void matmul(const ck_matmul *m, size_t panel_start, size_t panel_end) {
         for (size_t row = 0; row < m->row_count; row += CK_ROW_BLOCK) {
             size_t rows = ck_min(CK_ROW_BLOCK, m->row_count - row);
             for (size_t r = 0; r < rows; r++)
-                memcpy(block + r * in.stride, m->x + (row + r) * m->x_stride + in.k0,
+                memcpy(block + r * in.stride, x + (row + r) * stride + in.k0,
                        in.count * sizeof(float));
-            matmul_rows(m, in, row, rows, panel_start, panel_end);
+            float_rows(m, in, row, rows, panel_start, panel_end);
         }
+    }
+}
+
+/// What a tile fetches to the second-level cache while it computes: so many lines in each of its
+/// steps.
+typedef struct tile_ahead {
+    const uint8_t *from;
+    size_t line_count;
+} tile_ahead;
+
+CK_INLINE void fetch_ahead(tile_ahead *ahead) {
+    for (size_t line = 0; line < ahead->line_count; line++)
+        __builtin_prefetch(ahead->from + line * 64, 0, 2);
+    ahead->from += ahead->line_count * 64;
+}
+
+/// A tile kernel and its bounds. With `run` it takes all inputs at once, in `step_count` steps of
+/// `step_bytes` per panel.
+typedef struct tile_kernel {
+    void (*run)(size_t rows, size_t panels, const ck_matmul *m, tile_ahead ahead, size_t row,
+                size_t panel);
+    size_t most_rows;
+    size_t most_accumulators;
+    size_t step_count;
+    size_t step_bytes;
+} tile_kernel;
+
+/// Panels side by side in a tile of so many rows.
+CK_INLINE size_t panels_beside(const tile_kernel *kernel, size_t rows, size_t available) {
+    size_t most = ck_min(kernel->most_accumulators / rows, available);
+    return most >= 8 ? 8 : most >= 4 ? 4 : ck_max(most, 1);
+}
+
+/// Passes all rows over a group of panels, then over the next group. While the rows of a group
+/// compute, the next group is fetched, `panel_ahead` after the last: so that few rows, which need
+/// about as long as memory does, do not wait for it.
+static void tiled_matmul(const tile_kernel *kernel, const ck_matmul *m, size_t panel_start,
+                         size_t panel_end, size_t panel_ahead) {
+    size_t tiles = (m->row_count + kernel->most_rows - 1) / kernel->most_rows;
+    size_t tallest = tile_rows(m->row_count, kernel->most_rows);
+    size_t panel_count = (m->column_end + CK_LANES - 1) / CK_LANES;
+    for (size_t panel = panel_start; panel < panel_end;) {
+        size_t width = panels_beside(kernel, tallest, panel_end - panel);
+        size_t next = panel + width < panel_end ? panel + width : panel_ahead;
+        tile_ahead ahead = {NULL, 0};
+        if (tiles > 1 && next < panel_count) {
+            size_t lines = ck_min(width, panel_count - next) * kernel->step_bytes / 64;
+            ahead = (tile_ahead){panel_at(m, next), (lines + tiles - 1) / tiles};
+        }
+        for (size_t row = 0; row < m->row_count;) {
+            size_t rows = tile_rows(m->row_count - row, kernel->most_rows);
+            kernel->run(rows, width, m, ahead, row, panel);
+            ahead.from += ahead.line_count * 64 * kernel->step_count;
+            row += rows;
+        }
+        panel += width;
     }
 }

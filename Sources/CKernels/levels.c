@@ -1,5 +1,10 @@
 #include "tables.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #if defined(__x86_64__)
 
 // The compiler's runtime also checks that the operating system saves the wider registers.
@@ -24,6 +29,18 @@ static bool has_avx512_bf16(void) {
 
 #endif
 
+#if defined(__aarch64__)
+
+static bool has_neon_i8mm(void) {
+#if defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) && (getauxval(AT_HWCAP2) & HWCAP2_I8MM);
+#else
+    return false;
+#endif
+}
+
+#endif
+
 const ck_table *ck_level_table(ck_level level) {
     switch (level) {
     case CK_LEVEL_PORTABLE:
@@ -37,12 +54,11 @@ const ck_table *ck_level_table(ck_level level) {
         return has_avx512_vnni() ? &ck_avx512_vnni_table : NULL;
     case CK_LEVEL_AVX512_BF16:
         return has_avx512_bf16() ? &ck_avx512_bf16_table : NULL;
-#else
-    case CK_LEVEL_AVX2:
-    case CK_LEVEL_AVX512:
-    case CK_LEVEL_AVX512_VNNI:
-    case CK_LEVEL_AVX512_BF16:
-        return NULL;
+#elif defined(__aarch64__)
+    case CK_LEVEL_NEON_I8MM:
+        return has_neon_i8mm() ? &ck_neon_i8mm_table : NULL;
 #endif
+    default:
+        return NULL;
     }
 }

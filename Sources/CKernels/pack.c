@@ -2,6 +2,8 @@
 // all levels.
 #include "ckernels.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 float ck_f32_from_f16(uint16_t bits) {
@@ -96,7 +98,28 @@ void ck_narrow(const void *src, ck_element element, size_t count, uint16_t *dst)
 }
 
 size_t ck_panel_byte_count(size_t in_features, ck_format format) {
-    return format == CK_FORMAT_F32 ? in_features * 64 : (in_features + 1) / 2 * 64;
+    size_t blocks = (in_features + CK_BLOCK - 1) / CK_BLOCK;
+    switch (format) {
+    case CK_FORMAT_F32:
+        return in_features * 64;
+    case CK_FORMAT_BF16:
+        return (in_features + 1) / 2 * 64;
+    case CK_FORMAT_INT8:
+        return blocks * CK_INT8_BLOCK_BYTES;
+    case CK_FORMAT_INT4:
+        return blocks * CK_INT4_BLOCK_BYTES;
+    }
+}
+
+size_t ck_row_byte_count(size_t in_features, ck_row_form form) {
+    switch (form) {
+    case CK_ROWS_F32:
+        return in_features * sizeof(float);
+    case CK_ROWS_BF16:
+        return (in_features + 1) / 2 * 4;
+    case CK_ROWS_INT8:
+        return (in_features + CK_BLOCK - 1) / CK_BLOCK * sizeof(ck_row_block);
+    }
 }
 
 static inline __attribute__((always_inline)) void
@@ -124,12 +147,123 @@ pack_lanes(void *panel, const ck_format format, const ck_element element, size_t
     }
 }
 
+/// The next larger number that bf16 holds exactly, or `value` itself.
+static inline float up_to_bf16(float value) {
+    uint32_t word;
+    memcpy(&word, &value, 4);
+    return f32_from_bf16((uint16_t)((word + 0xffff) >> 16));
+}
+
+/// Rounds to the nearest integer, ties to even; |value| < 2^22.
+static inline int32_t to_nearest(float value) {
+    const float magic = 0x1.8p23f;
+    float shifted = value + magic;
+    int32_t word, zero;
+    memcpy(&word, &shifted, 4);
+    memcpy(&zero, &magic, 4);
+    return word - zero;
+}
+
+/// q[i] = x[i] / scale with |q| ≤ 127 and the smallest scale that bf16 holds. A group with an
+/// infinity or a NaN gets a scale of NaN, so that it is not hidden.
+static float quantize_int8(const float *x, int8_t *q) {
+    float largest = 0;
+    bool finite = true;
+    for (size_t i = 0; i < CK_GROUP; i++) {
+        float size = x[i] < 0 ? -x[i] : x[i];
+        if (!(size < INFINITY)) finite = false;
+        if (size > largest) largest = size;
+    }
+    memset(q, 0, CK_GROUP);
+    if (!finite) return NAN;
+    float scale = up_to_bf16(largest / 127.0f);
+    if (scale < FLT_MIN) return 0;
+    float inverse = 1.0f / scale;
+    for (size_t i = 0; i < CK_GROUP; i++) q[i] = (int8_t)to_nearest(x[i] * inverse);
+    return scale;
+}
+
+/// q[i] = x[i] / scale in -8 ... 7, with the scale of least squared error among some: the element
+/// of largest size goes to -8 or thereabouts, and the scale is then fitted to the q.
+static float quantize_int4(const float *x, int8_t *q) {
+    float extreme = 0;
+    bool finite = true;
+    for (size_t i = 0; i < CK_GROUP; i++) {
+        float size = x[i] < 0 ? -x[i] : x[i];
+        float most = extreme < 0 ? -extreme : extreme;
+        if (!(size < INFINITY)) finite = false;
+        if (size > most) extreme = x[i];
+    }
+    memset(q, 0, CK_GROUP);
+    if (!finite) return NAN;
+    if (!(extreme > 0x1p-100f || extreme < -0x1p-100f)) return 0;
+    float best_gain = 0;
+    float best_scale = 0;
+    for (int candidate = -4; candidate <= 4; candidate++) {
+        float inverse = (-8.0f + 0.2f * (float)candidate) / extreme;
+        int8_t trial[CK_GROUP];
+        float product = 0, square = 0;
+        for (size_t i = 0; i < CK_GROUP; i++) {
+            int32_t number = to_nearest(x[i] * inverse);
+            number = number < -8 ? -8 : number > 7 ? 7 : number;
+            trial[i] = (int8_t)number;
+            product += x[i] * (float)number;
+            square += (float)(number * number);
+        }
+        // With the fitted scale product / square the squared error is Σ x² - product² / square.
+        float gain = square > 0 ? product * product / square : 0;
+        if (gain <= best_gain) continue;
+        best_gain = gain;
+        best_scale = product / square;
+        memcpy(q, trial, CK_GROUP);
+    }
+    return f32_from_bf16(ck_bf16_from_f32(best_scale));
+}
+
+/// Quantizes rows into the lanes of int8 or int4 blocks.
+static inline __attribute__((always_inline)) void
+quantize_lanes(uint8_t *panel, const ck_format format, const ck_element element,
+               size_t in_features, const ck_panel_source *s) {
+    const bool wide = format == CK_FORMAT_INT8;
+    const size_t block_bytes = wide ? CK_INT8_BLOCK_BYTES : CK_INT4_BLOCK_BYTES;
+    size_t groups = (in_features + CK_BLOCK - 1) / CK_BLOCK * (CK_BLOCK / CK_GROUP);
+    for (size_t group = 0; group < groups; group++) {
+        uint8_t *block = panel + group / 2 * block_bytes;
+        size_t first = group * CK_GROUP;
+        for (size_t row = 0; row < s->row_count; row++) {
+            size_t lane = s->lane + row;
+            float x[CK_GROUP];
+            int8_t q[CK_GROUP];
+            for (size_t i = 0; i < CK_GROUP; i++)
+                x[i] = first + i < in_features
+                           ? widen_one(s->bytes, row * s->row_stride + (first + i) * s->column_stride,
+                                       element)
+                           : 0;
+            float scale = wide ? quantize_int8(x, q) : quantize_int4(x, q);
+            uint16_t bits = ck_bf16_from_f32(scale);
+            memcpy(block + block_bytes - 64 + (group % 2 * CK_LANES + lane) * 2, &bits, 2);
+            for (size_t i = 0; i < CK_GROUP; i++) {
+                size_t unit = group % 2 * CK_GROUP + i;
+                if (wide) {
+                    block[unit / 4 * 64 + lane * 4 + unit % 4] = (uint8_t)(q[i] + CK_INT8_OFFSET);
+                } else {
+                    uint8_t *byte = block + unit / 8 * 64 + lane * 4 + unit % 4;
+                    uint8_t number = (uint8_t)(q[i] + CK_INT4_OFFSET);
+                    *byte = unit % 8 < 4 ? number : (uint8_t)(*byte | number << 4);
+                }
+            }
+        }
+    }
+}
+
 #define CK_PACK(E)                                                                             \
     case E:                                                                                    \
         if (format == CK_FORMAT_F32)                                                           \
             pack_lanes(panel, CK_FORMAT_F32, E, in_features, s, s->column_stride);             \
-        else                                                                                   \
+        else if (format == CK_FORMAT_BF16)                                                     \
             pack_lanes(panel, CK_FORMAT_BF16, E, in_features, s, s->column_stride);            \
+        else                                                                                   \
+            quantize_lanes(panel, format, E, in_features, s);                                  \
         break;
 
 void ck_pack_panel(void *panel, ck_format format, size_t in_features, const ck_panel_source *s) {
@@ -140,15 +274,43 @@ void ck_pack_panel(void *panel, ck_format format, size_t in_features, const ck_p
     }
 }
 
+static void unpack_integers(const uint8_t *panel, ck_format format, size_t in_features,
+                            size_t lane, float *dst) {
+    const bool wide = format == CK_FORMAT_INT8;
+    const size_t block_bytes = wide ? CK_INT8_BLOCK_BYTES : CK_INT4_BLOCK_BYTES;
+    for (size_t k = 0; k < in_features; k++) {
+        const uint8_t *block = panel + k / CK_BLOCK * block_bytes;
+        size_t unit = k % CK_BLOCK;
+        int number;
+        if (wide) {
+            number = block[unit / 4 * 64 + lane * 4 + unit % 4] - CK_INT8_OFFSET;
+        } else {
+            uint8_t byte = block[unit / 8 * 64 + lane * 4 + unit % 4];
+            number = (unit % 8 < 4 ? byte & 15 : byte >> 4) - CK_INT4_OFFSET;
+        }
+        const uint8_t *scales = block + block_bytes - 64;
+        dst[k] = (float)number * f32_from_bf16(load_u16(scales, unit / CK_GROUP * CK_LANES + lane));
+    }
+}
+
 void ck_unpack_lane(const void *panel, ck_format format, size_t in_features, size_t lane,
                     float *dst) {
-    if (format == CK_FORMAT_F32) {
+    switch (format) {
+    case CK_FORMAT_F32: {
         const float *in = (const float *)panel + lane;
         for (size_t k = 0; k < in_features; k++) dst[k] = in[k * CK_LANES];
-    } else {
+        break;
+    }
+    case CK_FORMAT_BF16: {
         const uint16_t *in = (const uint16_t *)panel + lane * 2;
         for (size_t k = 0; k < in_features; k++)
             dst[k] = f32_from_bf16(in[k / 2 * 2 * CK_LANES + k % 2]);
+        break;
+    }
+    case CK_FORMAT_INT8:
+    case CK_FORMAT_INT4:
+        unpack_integers(panel, format, in_features, lane, dst);
+        break;
     }
 }
 

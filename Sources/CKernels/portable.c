@@ -8,11 +8,13 @@
 #if defined(__aarch64__)
 #define CK_MAX_ROWS 6
 #define CK_MAX_ACCUMULATORS 6
+#define CK_INTEGER_ACCUMULATORS 2
 #define CK_SHRINK_ROWS 2
 #define CK_SHRINK_ACCUMULATORS 4
 #else
 #define CK_MAX_ROWS 2
 #define CK_MAX_ACCUMULATORS 2
+#define CK_INTEGER_ACCUMULATORS 2
 #define CK_SHRINK_ROWS 2
 #define CK_SHRINK_ACCUMULATORS 2
 #endif
@@ -20,6 +22,8 @@
 #include "vector.h"
 
 #include "body_matmul.h"
+#include "body_integer.h"
+#include "body_forms.h"
 
 #include "body_adapter.h"
 #include "body_attention.h"

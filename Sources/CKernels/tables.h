@@ -7,10 +7,14 @@ extern const ck_table ck_avx2_table;
 extern const ck_table ck_avx512_table;
 extern const ck_table ck_avx512_vnni_table;
 extern const ck_table ck_avx512_bf16_table;
+extern const ck_table ck_neon_i8mm_table;
 
 /// The table of the bodies that the including level file has compiled.
 #define CK_TABLE                                                                               \
     {                                                                                          \
+        .row_form = row_form,                                                                  \
+        .prepare_row = prepare_row,                                                            \
+        .tile_panels = tile_panels,                                                            \
         .matmul = matmul,                                                                      \
         .shrink = shrink,                                                                      \
         .expand = expand,                                                                      \

@@ -4,11 +4,31 @@
 //
 // A level file defines, before it includes the bodies:
 //   CK_FUSED              1 where the level has fused multiply-add
+//   CK_AVX2, CK_AVX512, CK_VNNI, CK_BF16, CK_I8MM
+//                         1 where a body may use these instructions by name
 //   CK_MAX_ROWS           most rows of a register tile
 //   CK_MAX_ACCUMULATORS   most 16-lane accumulators that fit the registers beside the operands
+//   CK_INTEGER_ACCUMULATORS
+//                         the same where each is a pair, of integers and of f32
 #pragma once
 
 #include "ckernels.h"
+
+#ifndef CK_AVX2
+#define CK_AVX2 0
+#endif
+#ifndef CK_AVX512
+#define CK_AVX512 0
+#endif
+#ifndef CK_VNNI
+#define CK_VNNI 0
+#endif
+#ifndef CK_BF16
+#define CK_BF16 0
+#endif
+#ifndef CK_I8MM
+#define CK_I8MM 0
+#endif
 
 #include <math.h>
 #include <string.h>

@@ -2,8 +2,15 @@ import CKernels
 
 /// `y[row, column] = Σ_k x[row, k] · W[column, k] + bias[column]` for the rows of a batch.
 ///
-/// Each element is one chain of (fused, above the portable level) multiply-adds over k = 0, 1, …,
-/// to which the bias is added, so its bits depend on its own row and column only.
+/// An element's sum runs over k = 0, 1, … in one order, whatever the other rows and columns, so its
+/// bits depend on its own row and column only:
+/// - f32 weights, and bf16 below the level avx512-bf16: one chain of multiply-adds (fused above the
+///   portable level).
+/// - bf16 at that level: x is rounded to bf16; a chain of dot products of two.
+/// - int8 and int4: x is rounded to 8 bits with a scale per 32 inputs, max |x| / 127; integer sums
+///   of 32 products, exact, then a chain of multiply-adds over these sums times both scales.
+///
+/// The bias is added last.
 ///
 /// - Parameters:
 ///   - x: f32 `[rowCount, inFeatures]`, rows `xStride` floats apart.
@@ -25,27 +32,52 @@ public func matmul(
         rowCount <= 1 || (xStride >= weights.inFeatures && yStride >= columns.upperBound),
         "rows overlap")
     guard rowCount > 0, !columns.isEmpty else { return }
+    let rows = prepareRows(x, stride: xStride, count: rowCount, for: weights, pool: pool)
     var arguments = ck_matmul(
-        x: x, x_stride: xStride, row_count: rowCount, weights: weights.panels,
+        rows: rows.start, row_stride: rows.stride, row_count: rowCount, weights: weights.panels,
         format: weights.format.native, in_features: weights.inFeatures, bias: bias, y: y,
         y_stride: yStride, column_start: columns.lowerBound, column_end: columns.upperBound)
     let width = PackedMatrix.panelWidth
     let first = columns.lowerBound / width
-    let count = (columns.upperBound + width - 1) / width - first
-    let size = panelsPerTask(count: count, threadCount: pool.threadCount)
+    let end = (columns.upperBound + width - 1) / width
     let kernels = pool.kernels
+    // Cut between tiles, several tasks per thread: threads that start late or are interrupted
+    // balance out.
+    let tile = kernels.pointee.tile_panels(weights.format.native, rowCount)
+    let tileCount = (end - first + tile - 1) / tile
+    let taskCount = pool.threadCount > 1 ? min(tileCount, pool.threadCount * 8) : 1
+    func start(_ task: Int) -> Int { min(first + task * tileCount / taskCount * tile, end) }
     withUnsafePointer(to: &arguments) { arguments in
-        pool.run(taskCount: (count + size - 1) / size) { task in
-            let start = first + task * size
-            kernels.pointee.matmul(arguments, start, min(start + size, first + count))
+        pool.run(taskCount: taskCount) { task in
+            // What this thread will read next, if the threads keep in step.
+            let ahead = start(min(task + pool.threadCount, taskCount))
+            kernels.pointee.matmul(arguments, start(task), start(task + 1), ahead)
         }
     }
 }
 
-/// Panels per task: several tasks per thread so that threads that start late or are interrupted
-/// balance out, in multiples of four, the width of the widest many-row tile.
-private func panelsPerTask(count: Int, threadCount: Int) -> Int {
-    guard threadCount > 1 else { return count }
-    let share = (count + threadCount * 8 - 1) / (threadCount * 8)
-    return (share + 3) / 4 * 4
+/// Brings rows into the form that the level's kernel for `weights` takes.
+///
+/// - Returns: the first row and the bytes from one row to the next.
+private func prepareRows(
+    _ x: UnsafePointer<Float>, stride: Int, count: Int, for weights: PackedMatrix, pool: WorkerPool
+) -> (start: UnsafeRawPointer, stride: Int) {
+    let kernels = pool.kernels
+    let format = weights.format.native
+    let form = kernels.pointee.row_form(format)
+    guard form != .CK_ROWS_F32 else {
+        return (UnsafeRawPointer(x), stride * MemoryLayout<Float>.stride)
+    }
+    let inFeatures = weights.inFeatures
+    // Whole cache lines, an odd number of them: rows a power of two apart would share few sets.
+    let lineCount = (ck_row_byte_count(inFeatures, form) + 63) / 64 | 1
+    let byteCount = lineCount * 64
+    let rows = pool.rowScratch(byteCount: count * byteCount)
+    pool.runRanges(count: count, minimum: max(1, 32768 / inFeatures)) { range in
+        for row in range {
+            kernels.pointee.prepare_row(
+                x + row * stride, inFeatures, format, rows + row * byteCount)
+        }
+    }
+    return (UnsafeRawPointer(rows), byteCount)
 }

@@ -26,7 +26,11 @@ public struct MatrixSource {
 /// ```
 /// f32    [panel][k][16]            64 bytes per input
 /// bf16   [panel][k / 2][16][2]     64 bytes per two inputs; an odd last one beside a zero
+/// int8   [panel][k / 64]{ [16][16][4] numbers, [2][16] scales }    1088 bytes per 64 inputs
+/// int4   [panel][k / 64]{ [8][16][4] pairs of numbers, [2][16] scales }    576 bytes
 /// ```
+/// A number of int8 or int4 times the bf16 scale of its output and 32 inputs is the weight; ckernels.h
+/// draws these blocks.
 public final class PackedMatrix: Sendable {
     public let outFeatures: Int
     public let inFeatures: Int
@@ -42,7 +46,8 @@ public final class PackedMatrix: Sendable {
     /// Packs `sources`, stacked along the outputs in their order, in parallel.
     ///
     /// f16 and bf16 sources widen exactly to f32; f32 and f16 sources round to bf16 to nearest,
-    /// ties to even. Traps when a source's bytes do not match its shape, or when the system refuses
+    /// ties to even. For int8 a scale is the group's largest size / 127, rounded up to bf16; for
+    /// int4 the one of least squared error among nine. Traps when a source's bytes do not match its shape, or when the system refuses
     /// the memory: shapes of files are checked before.
     ///
     /// - Parameter place: zeroed memory to pack into; nil allocates it.

@@ -4,11 +4,17 @@ import CKernels
 public enum WeightFormat: String, Sendable, CaseIterable {
     case f32
     case bf16
+    /// 8 bits and a bf16 scale per output and 32 inputs.
+    case int8
+    /// 4 bits and a bf16 scale per output and 32 inputs.
+    case int4
 
     var native: ck_format {
         switch self {
         case .f32: .CK_FORMAT_F32
         case .bf16: .CK_FORMAT_BF16
+        case .int8: .CK_FORMAT_INT8
+        case .int4: .CK_FORMAT_INT4
         }
     }
 
@@ -16,7 +22,7 @@ public enum WeightFormat: String, Sendable, CaseIterable {
     public var operandFormat: OperandFormat {
         switch self {
         case .f32: .f32
-        case .bf16: .bf16
+        case .bf16, .int8, .int4: .bf16
         }
     }
 }

@@ -16,6 +16,8 @@ public final class WorkerPool: Sendable {
     nonisolated(unsafe) let kernels: UnsafePointer<ck_table>
     // Safe because ck_pool_run refuses a second run until the first has ended.
     nonisolated(unsafe) private let native: OpaquePointer
+    // Safe because only the thread that may call `run` touches it, between its runs.
+    nonisolated(unsafe) private var preparedRows = AlignedBuffer<UInt8>(count: 1 << 16)
 
     /// Starts `threadCount - 1` workers.
     ///
@@ -36,6 +38,13 @@ public final class WorkerPool: Sendable {
         self.level = level
         self.kernels = kernels
         self.native = native
+    }
+
+    /// Memory for rows in the form that a matmul's kernel takes, valid until the next call. Allocates
+    /// only when more is asked for than ever before.
+    func rowScratch(byteCount: Int) -> UnsafeMutableRawPointer {
+        if byteCount > preparedRows.count { preparedRows = AlignedBuffer(count: byteCount) }
+        return UnsafeMutableRawPointer(preparedRows.pointer)
     }
 
     deinit {

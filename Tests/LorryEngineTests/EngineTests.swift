@@ -249,7 +249,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [WeightFormat.f32, .bf16])
+    @Test(arguments: WeightFormat.allCases)
     func bitsDependNeitherOnChunksNorOnPreemption(_ format: WeightFormat) async throws {
         let roomy = try reference.engine(workers: workers, format: format)
         let expected = try await mixed(roomy)

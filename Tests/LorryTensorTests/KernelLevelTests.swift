@@ -6,6 +6,7 @@ import Testing
         #expect(KernelLevel.portable.isSupported)
         #expect(KernelLevel.supported.first == .portable)
         #expect(KernelLevel.portable < .avx2 && KernelLevel.avx2 < .avx512)
+        #expect(KernelLevel.avx512VNNI < .avx512BF16)
     }
 
     @Test func choosesTheBestUnlessTold() {

@@ -29,14 +29,41 @@ typedef enum __attribute__((enum_extensibility(closed))) ck_element {
     CK_ELEMENT_BF16 = 2,
 } ck_element;
 
-/// y[row, column] = Σ_k x[row, k] · w[column, k] + bias[column], one chain over k per element.
+/// Inputs that share a scale in int8 and int4 weights and in quantized rows.
+#define CK_GROUP 32
+/// Inputs of a block of int8 and int4 panels: two groups, so that a block is whole cache lines.
+#define CK_BLOCK 64
+/// What is added to the numbers of int8 and int4 weights to make them unsigned.
+#define CK_INT8_OFFSET 128
+#define CK_INT4_OFFSET 8
+#define CK_INT8_BLOCK_BYTES (CK_BLOCK * CK_LANES + 2 * CK_LANES * 2)
+#define CK_INT4_BLOCK_BYTES (CK_BLOCK * CK_LANES / 2 + 2 * CK_LANES * 2)
+
+/// How a matmul's kernel takes its rows.
+typedef enum __attribute__((enum_extensibility(closed))) ck_row_form {
+    CK_ROWS_F32 = 0,   // as they are
+    CK_ROWS_BF16 = 1,  // rounded to bf16, the count rounded up to even with zero
+    CK_ROWS_INT8 = 2,  // ck_row_block by 64 inputs, the last filled up with zeros
+} ck_row_form;
+
+/// 64 inputs of a row: x ≈ scale · q, with a scale per group of 32.
+typedef struct ck_row_block {
+    int32_t quads[CK_BLOCK / 4];  // four signed bytes each
+    float scale[2];
+    int32_t start[2];             // -Σ q of the group · the offset of the weights' numbers
+} ck_row_block;
+
+/// y[row, column] = Σ_k x[row, k] · w[column, k] + bias[column]
 ///
 /// Weights lie in panels of 16 columns, zero-padded past the last column.
 ///   f32:  [panel][k][16]
 ///   bf16: [panel][k/2][16][2], in-features rounded up to even with zero
+///   int8: [panel][block]{ [16 quads][16][4] of q + 128, then [2 groups][16] scales in bf16 }
+///   int4: [panel][block]{ [8 octets][16][4], then the scales likewise }; byte i of an octet has
+///         q + 8 of input i in its low bits, of input 4 + i in its high bits
 typedef struct ck_matmul {
-    const float *x;              // [row_count, in_features]
-    size_t x_stride;             // floats from one row to the next
+    const void *rows;            // in the form that the format's row_form names
+    size_t row_stride;           // bytes from one row to the next
     size_t row_count;
     const void *weights;         // all panels
     ck_format format;
@@ -98,7 +125,14 @@ typedef struct ck_attention {
 
 /// The kernels of one level.
 typedef struct ck_table {
-    void (*matmul)(const ck_matmul *m, size_t panel_start, size_t panel_end);
+    /// How this level's matmul takes rows for weights of a format.
+    ck_row_form (*row_form)(ck_format format);
+    /// Brings a row of f32 into such a form.
+    void (*prepare_row)(const float *x, size_t in_features, ck_format format, void *row);
+    /// Panels that a tile of the matmul takes side by side: cuts elsewhere cost speed.
+    size_t (*tile_panels)(ck_format format, size_t row_count);
+    /// `panel_ahead` is the panel that the caller is likely to read after the last one.
+    void (*matmul)(const ck_matmul *m, size_t panel_start, size_t panel_end, size_t panel_ahead);
     void (*shrink)(const ck_shrink *s, size_t rank_start, size_t rank_end, size_t row_start,
                    size_t row_end);
     void (*expand)(const ck_expand *e, size_t column_start, size_t column_end, size_t row_start,
@@ -127,6 +161,7 @@ typedef enum __attribute__((enum_extensibility(closed))) ck_level {
     CK_LEVEL_AVX512 = 2,
     CK_LEVEL_AVX512_VNNI = 3,
     CK_LEVEL_AVX512_BF16 = 4,
+    CK_LEVEL_NEON_I8MM = 5,
 } ck_level;
 
 /// The level's table; NULL where this build, CPU or operating system cannot run it.
@@ -141,6 +176,9 @@ uint16_t ck_bf16_from_f32(float value);
 void ck_widen(const void *src, ck_element element, size_t count, float *dst);
 /// dst[i] = src[i] rounded to bf16.
 void ck_narrow(const void *src, ck_element element, size_t count, uint16_t *dst);
+
+/// Bytes of a row of so many inputs in a form.
+size_t ck_row_byte_count(size_t in_features, ck_row_form form);
 
 /// One source of a panel: rows of a [out, in] matrix, or columns of a stored [in, out] one.
 typedef struct ck_panel_source {
@@ -171,6 +209,25 @@ typedef struct ck_kv_write {
     size_t head_dim;
 } ck_kv_write;
 void ck_store_kv(const ck_kv_write *w, size_t token, const float *k, const float *v);
+
+// Measured limits.
+
+/// A loop of one instruction, or one short group, on registers alone.
+typedef struct ck_peak {
+    const char *instruction;
+    size_t operations;           // of one round; a product counts as two
+    void (*run)(size_t rounds);
+} ck_peak;
+
+/// The fastest arithmetic that a level has for a format; bf16 and int8 fall back to f32 and 16-bit
+/// products. The level must be one that the machine can run.
+const ck_peak *ck_peak_loop(ck_level level, ck_format format);
+/// Sums whole blocks of 256 bytes, at loads as wide as the level's; words are aligned to 64 bytes.
+uint64_t ck_read(ck_level level, const uint64_t *words, size_t count);
+
+/// The name of a feature of this architecture's processors that kernels use or may use, and whether
+/// this one has it; NULL past the last. index counts from 0.
+const char *_Nullable ck_cpu_feature(size_t index, bool *is_present);
 
 // Memory.
 

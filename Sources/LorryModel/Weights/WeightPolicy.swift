@@ -14,6 +14,6 @@ struct WeightPolicy: Sendable {
 
     init(_ format: WeightFormat) {
         linears = format
-        head = format.rawValue == "int4" ? WeightFormat(rawValue: "int8") ?? format : format
+        head = format == .int4 ? .int8 : format
     }
 }

@@ -1,0 +1,149 @@
+// Matmul over int8 and int4 panels with quantized rows. Included once per level, after body_matmul.h.
+//
+// Integer sums are exact, so that they are the same at every level and in every order; the sums of
+// a group of 32 inputs are scaled and added to f32 in the order of the groups.
+
+/// Quads of inputs (four bytes of a lane) in a group that shares a scale.
+#define CK_GROUP_QUADS (CK_GROUP / 4)
+
+/// sum[lane] += Σ_{i<4} w[lane].byte[i] · a[lane].byte[i], w unsigned, a signed.
+CK_INLINE i16 dot_bytes(i16 sum, u16 w, i16 a) {
+#if CK_VNNI
+    return (i16)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)a);
+#elif CK_AVX512
+    // Bytes 0 and 2, then 1 and 3, as pairs of 16-bit numbers.
+    __m512i even = _mm512_madd_epi16((__m512i)(w & 0x00ff00ffu),
+                                     _mm512_srai_epi16(_mm512_slli_epi16((__m512i)a, 8), 8));
+    __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16((__m512i)w, 8),
+                                    _mm512_srai_epi16((__m512i)a, 8));
+    return sum + (i16)even + (i16)odd;
+#elif CK_AVX2
+    typedef int32_t i8 __attribute__((ext_vector_type(8)));
+    const __m256i low_bytes = _mm256_set1_epi16(0xff);
+    i8 half[2] = {sum.lo, sum.hi};
+    __m256i weights[2] = {(__m256i)w.lo, (__m256i)w.hi};
+    __m256i row[2] = {(__m256i)a.lo, (__m256i)a.hi};
+    CK_UNROLL for (int h = 0; h < 2; h++) {
+        __m256i even = _mm256_madd_epi16(_mm256_and_si256(weights[h], low_bytes),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(row[h], 8), 8));
+        __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(weights[h], 8),
+                                        _mm256_srai_epi16(row[h], 8));
+        half[h] += (i8)even + (i8)odd;
+    }
+    sum.lo = half[0];
+    sum.hi = half[1];
+    return sum;
+#elif CK_I8MM
+    int32x4_t parts[4];
+    uint8x16_t weights[4];
+    memcpy(parts, &sum, sizeof parts);
+    memcpy(weights, &w, sizeof weights);
+    int8x16_t row = vreinterpretq_s8_s32(vdupq_n_s32(a.x));
+    CK_UNROLL for (int i = 0; i < 4; i++) parts[i] = vusdotq_s32(parts[i], weights[i], row);
+    memcpy(&sum, parts, sizeof parts);
+    return sum;
+#else
+    CK_UNROLL for (int byte = 0; byte < 4; byte++)
+        sum += (i16)((w >> (8 * byte)) & 0xffu) * ((a << (24 - 8 * byte)) >> 24);
+    return sum;
+#endif
+}
+
+/// Bytes of a panel's block of 64 inputs: the weights, then 2 × 16 scales in bf16.
+CK_INLINE size_t integer_block_bytes(const ck_format format) {
+    return format == CK_FORMAT_INT8 ? CK_INT8_BLOCK_BYTES : CK_INT4_BLOCK_BYTES;
+}
+
+/// ROWS rows × PANELS panels held in registers over all inputs, a block of 64 at a time.
+CK_INLINE void integer_tile(const int rows, const int panels, const ck_format format,
+                            const bool fetches, const ck_matmul *m, tile_ahead ahead, size_t row,
+                            size_t panel) {
+    v16 sum[4][8];
+    const ck_row_block *x[4];
+    const uint8_t *w[8];
+    const size_t block_bytes = integer_block_bytes(format);
+    CK_UNROLL for (int r = 0; r < rows; r++)
+        x[r] = (const ck_row_block *)((const uint8_t *)m->rows + (row + r) * m->row_stride);
+    CK_UNROLL for (int p = 0; p < panels; p++) w[p] = panel_at(m, panel + p);
+    CK_UNROLL for (int r = 0; r < rows; r++)
+        CK_UNROLL for (int p = 0; p < panels; p++) sum[r][p] = splat(0);
+
+    size_t blocks = (m->in_features + CK_BLOCK - 1) / CK_BLOCK;
+    for (size_t block = 0; block < blocks; block++) {
+        if (fetches) fetch_ahead(&ahead);
+        CK_UNROLL for (int g = 0; g < CK_BLOCK / CK_GROUP; g++) {
+            i16 total[4][8];
+            CK_UNROLL for (int r = 0; r < rows; r++)
+                CK_UNROLL for (int p = 0; p < panels; p++)
+                    total[r][p] = (i16)x[r][block].start[g];
+            if (format == CK_FORMAT_INT8) {
+                CK_UNROLL for (int quad = 0; quad < CK_GROUP_QUADS; quad++) {
+                    i16 a[4];
+                    CK_UNROLL for (int r = 0; r < rows; r++)
+                        a[r] = (i16)x[r][block].quads[g * CK_GROUP_QUADS + quad];
+                    CK_UNROLL for (int p = 0; p < panels; p++) {
+                        u16 weight = *(const u16_at *)(w[p] + g * 512 + quad * 64);
+                        CK_UNROLL for (int r = 0; r < rows; r++)
+                            total[r][p] = dot_bytes(total[r][p], weight, a[r]);
+                    }
+                }
+            } else {
+                CK_UNROLL for (int pair = 0; pair < CK_GROUP_QUADS / 2; pair++) {
+                    CK_UNROLL for (int nibble = 0; nibble < 2; nibble++) {
+                        i16 a[4];
+                        CK_UNROLL for (int r = 0; r < rows; r++)
+                            a[r] = (i16)x[r][block].quads[g * CK_GROUP_QUADS + 2 * pair + nibble];
+                        CK_UNROLL for (int p = 0; p < panels; p++) {
+                            u16 weight = *(const u16_at *)(w[p] + g * 256 + pair * 64);
+                            weight = (weight >> (4 * nibble)) & 0x0f0f0f0fu;
+                            CK_UNROLL for (int r = 0; r < rows; r++)
+                                total[r][p] = dot_bytes(total[r][p], weight, a[r]);
+                        }
+                    }
+                }
+            }
+            CK_UNROLL for (int p = 0; p < panels; p++) {
+                const uint8_t *scales = w[p] + block_bytes - 64 + g * 32;
+                v16 scale = widen_bf16(*(const h16_at *)scales);
+                CK_UNROLL for (int r = 0; r < rows; r++)
+                    sum[r][p] = fma16(__builtin_convertvector(total[r][p], v16),
+                                      scale * splat(x[r][block].scale[g]), sum[r][p]);
+            }
+        }
+        CK_UNROLL for (int p = 0; p < panels; p++) w[p] += block_bytes;
+    }
+
+    CK_UNROLL for (int r = 0; r < rows; r++)
+        CK_UNROLL for (int p = 0; p < panels; p++)
+            store_y(m, row + r, panel + p, sum[r][p], true);
+}
+
+#define CK_TILE_OF(R, P, FORMAT)                                                               \
+    if (ahead.line_count) integer_tile(R, P, FORMAT, true, m, ahead, row, panel);              \
+    else integer_tile(R, P, FORMAT, false, m, ahead, row, panel);
+
+#define CK_TILE(R, P)                                                                          \
+    case (R) * 16 + (P):                                                                       \
+        if ((R) * (P) <= CK_INTEGER_ACCUMULATORS) {                                            \
+            if (m->format == CK_FORMAT_INT8) {                                                 \
+                CK_TILE_OF(R, P, CK_FORMAT_INT8)                                               \
+            } else {                                                                           \
+                CK_TILE_OF(R, P, CK_FORMAT_INT4)                                               \
+            }                                                                                  \
+        }                                                                                      \
+        break;
+
+static void integer_tile_of(size_t rows, size_t panels, const ck_matmul *m, tile_ahead ahead,
+                            size_t row, size_t panel) {
+    switch (rows * 16 + panels) {
+        CK_TILE(1, 8) CK_TILE(1, 4) CK_TILE(1, 3) CK_TILE(1, 2) CK_TILE(1, 1)
+        CK_TILE(2, 4) CK_TILE(2, 3) CK_TILE(2, 2) CK_TILE(2, 1)
+        CK_TILE(3, 4) CK_TILE(3, 3) CK_TILE(3, 2) CK_TILE(3, 1)
+        CK_TILE(4, 3) CK_TILE(4, 2) CK_TILE(4, 1)
+    default:
+        __builtin_unreachable();
+    }
+}
+
+#undef CK_TILE
+#undef CK_TILE_OF
