@@ -88,7 +88,9 @@ targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
 targets += library("LorrySynth", [])
-targets += library("LorryBench", ["LorryEngine", "LorryModel", "LorryTensor"])
+targets += library(
+    "LorryBench", ["LorryEngine", "LorryModel", "LorryTensor"],
+    testDependencies: ["LorryModel", "LorryTensor"])
 targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(
