@@ -47,7 +47,8 @@ import Testing
         let values: [ServeSetting: String] = [
             .model: "/m", .modelName: "n", .adapters: "/a", .strictAdapters: "true",
             .allowedAdapterRoot: "/r", .stateDirectory: "/s", .host: "::1", .port: "1",
-            .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off", .threads: "2",
+            .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off",
+            .threads: "2",
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
             .maxContext: "6", .apiKeys: "/keys", .allowUnauthenticated: "true",
             .drainTimeout: "7s", .logFormat: "json", .logLevel: "debug",
