@@ -62,6 +62,7 @@ var targets: [Target] = [
     system("CNghttp2", pkgConfig: "libnghttp2", apt: "libnghttp2-dev"),
     system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
     system("CPCRE2", pkgConfig: "libpcre2-8", apt: "libpcre2-dev"),
+    system("CXXHash", pkgConfig: "libxxhash", apt: "libxxhash-dev"),
     .target(name: "CKernels", cSettings: kernelSettings),
     .executableTarget(
         name: "lorry",
@@ -69,8 +70,7 @@ var targets: [Target] = [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
             "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", "LorryBench",
             argumentParser, yams, logging, metrics, lifecycle, signals, hummingbird, "CNghttp2",
-            "CZlib", "CPCRE2",
-            "COpenBLAS",
+            "CZlib", "CPCRE2", "CXXHash", "COpenBLAS",
         ] + nio,
         swiftSettings: lorrySettings
     ),
@@ -82,7 +82,7 @@ var targets: [Target] = [
     ),
 ]
 targets += library("LorryTensor", ["CKernels", "COpenBLAS"], testDependencies: ["COpenBLAS"])
-targets += library("LorryModel", ["LorryTensor", "CPCRE2"])
+targets += library("LorryModel", ["LorryTensor", "CPCRE2", "CXXHash"])
 targets += library("LorryEngine", ["LorryModel", "LorryTensor", logging])
 targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],

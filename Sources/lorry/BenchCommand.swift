@@ -13,7 +13,9 @@ struct BenchCommand: AsyncParsableCommand {
             gives every figure also as a share of that. Other programs that use the cores or the \
             memory make figures worse: compare within one run.
             """,
-        subcommands: [BenchKernelsCommand.self, BenchEngineCommand.self])
+        subcommands: [
+            BenchKernelsCommand.self, BenchEngineCommand.self, BenchQualityCommand.self,
+        ])
 
     /// The level that kernels run at.
     ///

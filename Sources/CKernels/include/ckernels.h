@@ -235,6 +235,17 @@ const char *_Nullable ck_cpu_feature(size_t index, bool *is_present);
 void *_Nullable ck_allocate(size_t byte_count);
 void ck_free(void *memory, size_t byte_count);
 
+/// Maps bytes of a file read-only, aligned to 2 MiB; offset is a multiple of the system's page.
+/// NULL when refused.
+void *_Nullable ck_map_file(int descriptor, size_t offset, size_t byte_count);
+void ck_unmap_file(void *memory, size_t byte_count);
+/// Brings pages of such a mapping in, in one go; memory is at a page's start.
+void ck_populate(void *memory, size_t byte_count);
+/// Puts a copy on huge pages in the place of pages of such a mapping. Other threads may read
+/// the range meanwhile: they wait for the exchange or see either, whose bytes are equal. memory
+/// is at a multiple of 2 MiB in the mapping. False, with nothing changed, when it cannot be done.
+bool ck_move_to_huge_pages(void *memory, size_t byte_count);
+
 // Fork-join pool.
 
 typedef struct ck_pool ck_pool;
