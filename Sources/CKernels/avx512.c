@@ -4,11 +4,13 @@
 #if defined(__x86_64__)
 
 #define CK_FUSED 1
+#define CK_AVX512 1
 #define CK_MAX_ROWS 6
 #define CK_MAX_ACCUMULATORS 24
 #define CK_SHRINK_ROWS 4
 #define CK_SHRINK_ACCUMULATORS 16
 
+#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
