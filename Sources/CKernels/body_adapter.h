@@ -2,6 +2,8 @@
 
 #include "operands.h"
 
+/// Bytes of a factor that are fetched ahead for a row alone, which waits for memory.
+#define CK_FACTOR_AHEAD 2176
 /// Prepared inputs that a tile of rows has on the stack: some rows' part, or one long row.
 #define CK_SHRINK_INPUTS 12288
 /// Ranks whose sums wait while the parts of long rows pass.
@@ -58,6 +60,8 @@ CK_INLINE void shrink_tile(const int rows, const int ranks, const ck_format form
             input[r] = load_prepared(x[r] + i * x_bytes, format);
         CK_UNROLL for (int j = 0; j < ranks; j++) {
             lanes factor = load_operand(a + (i * width + j) * bytes, format);
+            if (rows == 1)
+                __builtin_prefetch(a + (i * width + j) * bytes + CK_FACTOR_AHEAD, 0, 3);
             CK_UNROLL for (int r = 0; r < rows; r++)
                 sum[r][j] = add_products(sum[r][j], input[r], factor, format);
         }
@@ -156,9 +160,6 @@ static void shrink(const ck_shrink *s, size_t rank_start, size_t rank_end, size_
         shrink_as(CK_FORMAT_INT8, s, rank_start, rank_end, row_start, row_end);
 }
 
-/// Bytes of B that are fetched ahead for a row alone.
-#define CK_EXPAND_AHEAD 2048
-
 /// A tile's rows of v, prepared.
 typedef struct expand_rows {
     const uint8_t *v;
@@ -184,7 +185,7 @@ CK_INLINE void expand_tile(const int rows, const int width, const ck_format form
         lanes factor[8];
         CK_UNROLL for (int p = 0; p < width; p++) {
             factor[p] = load_operand(b[p] + j * bytes, format);
-            if (rows == 1) __builtin_prefetch(b[p] + j * bytes + CK_EXPAND_AHEAD, 0, 2);
+            if (rows == 1) __builtin_prefetch(b[p] + j * bytes + CK_FACTOR_AHEAD, 0, 3);
         }
         CK_UNROLL for (int r = 0; r < rows; r++) {
             lanes input = splat_prepared(v[r] + j * element * prepared_bytes(format), format);

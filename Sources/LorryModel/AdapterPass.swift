@@ -10,7 +10,7 @@ final class AdapterPass {
     private let pool: WorkerPool
     private var segments: [ForwardBatch.Segment] = []
     private var inputScales: [VectorSegment] = []
-    private var shrinks: [ShrinkSegment] = []
+    private var deltas: [DeltaSegment] = []
     private var expands: [ExpandSegment] = []
     private var outputScales: [VectorSegment] = []
     private var biases: [VectorSegment] = []
@@ -48,14 +48,12 @@ final class AdapterPass {
         guard !segments.isEmpty else { return }
         let shrunkCount = collect(layer, group)
         let stride = configuration.outFeatures(of: group)
-        if !shrinks.isEmpty {
+        if !deltas.isEmpty {
             if shrunkCount > shrunk.count { shrunk = AlignedBuffer(count: 2 * shrunkCount) }
             let inFeatures = configuration.inFeatures(of: group)
-            segmentedShrink(
-                input, xStride: inFeatures, inFeatures: inFeatures, segments: shrinks,
-                v: shrunk.pointer, pool: pool)
-            segmentedExpand(
-                shrunk.pointer, segments: expands, y: output, yStride: stride, pool: pool)
+            segmentedDelta(
+                input, xStride: inFeatures, inFeatures: inFeatures, deltas: deltas,
+                expands: expands, v: shrunk.pointer, y: output, yStride: stride, pool: pool)
         }
         if !outputScales.isEmpty {
             segmentedScale(output, yStride: stride, segments: outputScales, pool: pool)
@@ -67,7 +65,7 @@ final class AdapterPass {
 
     /// Lists the group's operations of all segments; returns the floats that the shrinks write.
     private func collect(_ layer: Int, _ group: LinearGroup) -> Int {
-        shrinks.removeAll(keepingCapacity: true)
+        deltas.removeAll(keepingCapacity: true)
         expands.removeAll(keepingCapacity: true)
         outputScales.removeAll(keepingCapacity: true)
         biases.removeAll(keepingCapacity: true)
@@ -75,13 +73,17 @@ final class AdapterPass {
         for segment in segments {
             guard let operations = segment.program.groups[layer][group.rawValue] else { continue }
             if operations.shrinkRank > 0 {
-                shrinks.append(ShrinkSegment(operations, of: segment, vOffset: shrunkCount))
+                let first = expands.count
                 for expand in operations.expands {
                     expands.append(
                         ExpandSegment(
                             expand, of: segment, vOffset: shrunkCount + expand.rankStart,
                             vStride: operations.shrinkRank))
                 }
+                deltas.append(
+                    DeltaSegment(
+                        shrink: ShrinkSegment(operations, of: segment, vOffset: shrunkCount),
+                        expands: first..<expands.count))
                 shrunkCount += segment.rows.count * operations.shrinkRank
             }
             for scale in operations.outputScales {

@@ -294,6 +294,12 @@ void ck_populate(void *memory, size_t byte_count);
 /// is at a multiple of 2 MiB in the mapping. False, with nothing changed, when it cannot be done.
 bool ck_move_to_huge_pages(void *memory, size_t byte_count);
 
+/// Starts fetching bytes that will be read soon.
+static inline void ck_fetch(const void *start, size_t byte_count) {
+    for (size_t byte = 0; byte < byte_count; byte += 64)
+        __builtin_prefetch((const uint8_t *)start + byte, 0, 3);
+}
+
 // Fork-join pool.
 
 typedef struct ck_pool ck_pool;
