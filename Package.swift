@@ -63,6 +63,10 @@ var targets: [Target] = [
     system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
     system("CPCRE2", pkgConfig: "libpcre2-8", apt: "libpcre2-dev"),
     .target(name: "CKernels", cSettings: kernelSettings),
+    // Of tests only.
+    .target(
+        name: "CAllocationCounter", path: "Tests/CAllocationCounter",
+        cSettings: [.treatAllWarnings(as: .error)]),
     .executableTarget(
         name: "lorry",
         dependencies: [
@@ -82,7 +86,9 @@ var targets: [Target] = [
 ]
 targets += library("LorryTensor", ["CKernels", "COpenBLAS"], testDependencies: ["COpenBLAS"])
 targets += library("LorryModel", ["LorryTensor", "CPCRE2"])
-targets += library("LorryEngine", ["LorryModel", "LorryTensor", logging])
+targets += library(
+    "LorryEngine", ["LorryModel", "LorryTensor", logging],
+    testDependencies: ["LorryModel", "LorryTensor", "CAllocationCounter"])
 targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
