@@ -62,6 +62,7 @@ var targets: [Target] = [
     system("CNghttp2", pkgConfig: "libnghttp2", apt: "libnghttp2-dev"),
     system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
     system("CPCRE2", pkgConfig: "libpcre2-8", apt: "libpcre2-dev"),
+    system("CXXHash", pkgConfig: "libxxhash", apt: "libxxhash-dev"),
     .target(name: "CKernels", cSettings: kernelSettings),
     // Of tests only.
     .target(
@@ -71,9 +72,9 @@ var targets: [Target] = [
         name: "lorry",
         dependencies: [
             "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel",
-            "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", argumentParser, yams,
-            logging, metrics, lifecycle, signals, hummingbird, "CNghttp2", "CZlib", "CPCRE2",
-            "COpenBLAS",
+            "LorryTensor", "LorryMetrics", "LorryConfiguration", "LorrySynth", "LorryBench",
+            argumentParser, yams, logging, metrics, lifecycle, signals, hummingbird, "CNghttp2",
+            "CZlib", "CPCRE2", "CXXHash", "COpenBLAS",
         ] + nio,
         swiftSettings: lorrySettings
     ),
@@ -85,7 +86,7 @@ var targets: [Target] = [
     ),
 ]
 targets += library("LorryTensor", ["CKernels", "COpenBLAS"], testDependencies: ["COpenBLAS"])
-targets += library("LorryModel", ["LorryTensor", "CPCRE2"])
+targets += library("LorryModel", ["LorryTensor", "CPCRE2", "CXXHash"])
 targets += library(
     "LorryEngine", ["LorryModel", "LorryTensor", logging],
     testDependencies: ["LorryModel", "LorryTensor", "CAllocationCounter"])
@@ -93,6 +94,9 @@ targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
 targets += library("LorrySynth", [])
+targets += library(
+    "LorryBench", ["LorryEngine", "LorryModel", "LorryTensor"],
+    testDependencies: ["LorryEngine", "LorryModel", "LorrySynth", "LorryTensor"])
 targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(

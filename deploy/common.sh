@@ -5,13 +5,13 @@ lorry_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # What the build needs beside a Swift toolchain. libsqlite3-dev is GRDB's, the rest Lorry's own.
 lorry_build_packages=(
-  libopenblas-dev libnghttp2-dev zlib1g-dev libpcre2-dev libsqlite3-dev
+  libopenblas-dev libnghttp2-dev zlib1g-dev libpcre2-dev libxxhash-dev libsqlite3-dev
   pkg-config curl
 )
 # What the built program needs.
 # shellcheck disable=SC2034 # used by container-build.sh
 lorry_runtime_packages=(
-  libopenblas0-pthread libnghttp2-14 zlib1g libpcre2-8-0 libsqlite3-0
+  libopenblas0-pthread libnghttp2-14 zlib1g libpcre2-8-0 libxxhash0 libsqlite3-0
   libstdc++6
 )
 lorry_swift_minimum=6.2

@@ -74,21 +74,23 @@ static tile_kernel tile_kernel_of(ck_format format, size_t in_features) {
         break;
     case CK_ROWS_BF16:
 #if CK_BF16
-        return (tile_kernel){pair_tile_of, CK_PAIR_ROWS, CK_PAIR_ACCUMULATORS,
+        return (tile_kernel){pair_tile_of, CK_PAIR_ROWS, CK_PAIR_ACCUMULATORS, 4,
                              (in_features + 1) / 2, 64};
 #endif
         break;
     case CK_ROWS_INT8:
         return (tile_kernel){integer_tile_of, ck_min(CK_INTEGER_ACCUMULATORS, 4),
-                             CK_INTEGER_ACCUMULATORS, (in_features + CK_BLOCK - 1) / CK_BLOCK,
+                             CK_INTEGER_ACCUMULATORS, 3,
+                             (in_features + CK_BLOCK - 1) / CK_BLOCK,
                              integer_block_bytes(format)};
     }
-    return (tile_kernel){NULL, CK_MAX_ROWS, CK_MAX_ACCUMULATORS, 0, 0};
+    return (tile_kernel){NULL, CK_MAX_ROWS, CK_MAX_ACCUMULATORS, 8, 0, 0};
 }
 
 static size_t tile_panels(ck_format format, size_t row_count) {
     tile_kernel kernel = tile_kernel_of(format, 0);
-    return panels_beside(&kernel, tile_rows(row_count, kernel.most_rows), 8);
+    if (!kernel.run) return tile_width(tile_rows(row_count, kernel.most_rows), 8);
+    return panels_beside(&kernel, row_count, 8);
 }
 
 static void matmul(const ck_matmul *m, size_t panel_start, size_t panel_end, size_t panel_ahead) {

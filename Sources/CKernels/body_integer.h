@@ -55,27 +55,33 @@ CK_INLINE size_t integer_block_bytes(const ck_format format) {
 }
 
 /// ROWS rows × PANELS panels held in registers over all inputs, a block of 64 at a time.
+///
+/// A tile with few sums has two for each: one alone would wait for its own last product. The sums
+/// are exact, so that it makes no difference to the result.
 CK_INLINE void integer_tile(const int rows, const int panels, const ck_format format,
-                            const bool fetches, const ck_matmul *m, tile_ahead ahead, size_t row,
-                            size_t panel) {
-    v16 sum[4][8];
+                            const tile_fetch fetch, const ck_matmul *m, tile_ahead ahead,
+                            size_t row, size_t panel) {
+    v16 sum[4][3];
     const ck_row_block *x[4];
-    const uint8_t *w[8];
+    const uint8_t *w[3];
     const size_t block_bytes = integer_block_bytes(format);
+    const bool splits = rows * panels <= 4 && rows * panels * 2 <= CK_INTEGER_ACCUMULATORS;
     CK_UNROLL for (int r = 0; r < rows; r++)
         x[r] = (const ck_row_block *)((const uint8_t *)m->rows + (row + r) * m->row_stride);
-    CK_UNROLL for (int p = 0; p < panels; p++) w[p] = panel_at(m, panel + p);
+    size_t blocks = (m->in_features + CK_BLOCK - 1) / CK_BLOCK;
+    CK_UNROLL for (int p = 0; p < panels; p++)
+        w[p] = (const uint8_t *)m->weights + (panel + p) * blocks * block_bytes;
     CK_UNROLL for (int r = 0; r < rows; r++)
         CK_UNROLL for (int p = 0; p < panels; p++) sum[r][p] = splat(0);
 
-    size_t blocks = (m->in_features + CK_BLOCK - 1) / CK_BLOCK;
     for (size_t block = 0; block < blocks; block++) {
-        if (fetches) fetch_ahead(&ahead);
+        fetch_ahead(fetch, &ahead, w[0], block_bytes);
         CK_UNROLL for (int g = 0; g < CK_BLOCK / CK_GROUP; g++) {
-            i16 total[4][8];
+            i16 total[4][3];
+            i16 other[4][3];
             CK_UNROLL for (int r = 0; r < rows; r++)
                 CK_UNROLL for (int p = 0; p < panels; p++)
-                    total[r][p] = (i16)x[r][block].start[g];
+                    total[r][p] = (i16)x[r][block].start[g], other[r][p] = (i16)0;
             if (format == CK_FORMAT_INT8) {
                 CK_UNROLL for (int quad = 0; quad < CK_GROUP_QUADS; quad++) {
                     i16 a[4];
@@ -83,8 +89,10 @@ CK_INLINE void integer_tile(const int rows, const int panels, const ck_format fo
                         a[r] = (i16)x[r][block].quads[g * CK_GROUP_QUADS + quad];
                     CK_UNROLL for (int p = 0; p < panels; p++) {
                         u16 weight = *(const u16_at *)(w[p] + g * 512 + quad * 64);
-                        CK_UNROLL for (int r = 0; r < rows; r++)
-                            total[r][p] = dot_bytes(total[r][p], weight, a[r]);
+                        CK_UNROLL for (int r = 0; r < rows; r++) {
+                            i16 *sum_of = quad % 2 && splits ? &other[r][p] : &total[r][p];
+                            *sum_of = dot_bytes(*sum_of, weight, a[r]);
+                        }
                     }
                 }
             } else {
@@ -96,8 +104,10 @@ CK_INLINE void integer_tile(const int rows, const int panels, const ck_format fo
                         CK_UNROLL for (int p = 0; p < panels; p++) {
                             u16 weight = *(const u16_at *)(w[p] + g * 256 + pair * 64);
                             weight = (weight >> (4 * nibble)) & 0x0f0f0f0fu;
-                            CK_UNROLL for (int r = 0; r < rows; r++)
-                                total[r][p] = dot_bytes(total[r][p], weight, a[r]);
+                            CK_UNROLL for (int r = 0; r < rows; r++) {
+                                i16 *sum_of = nibble && splits ? &other[r][p] : &total[r][p];
+                                *sum_of = dot_bytes(*sum_of, weight, a[r]);
+                            }
                         }
                     }
                 }
@@ -105,9 +115,11 @@ CK_INLINE void integer_tile(const int rows, const int panels, const ck_format fo
             CK_UNROLL for (int p = 0; p < panels; p++) {
                 const uint8_t *scales = w[p] + block_bytes - 64 + g * 32;
                 v16 scale = widen_bf16(*(const h16_at *)scales);
-                CK_UNROLL for (int r = 0; r < rows; r++)
-                    sum[r][p] = fma16(__builtin_convertvector(total[r][p], v16),
+                CK_UNROLL for (int r = 0; r < rows; r++) {
+                    i16 both = splits ? total[r][p] + other[r][p] : total[r][p];
+                    sum[r][p] = fma16(__builtin_convertvector(both, v16),
                                       scale * splat(x[r][block].scale[g]), sum[r][p]);
+                }
             }
         }
         CK_UNROLL for (int p = 0; p < panels; p++) w[p] += block_bytes;
@@ -118,32 +130,43 @@ CK_INLINE void integer_tile(const int rows, const int panels, const ck_format fo
             store_y(m, row + r, panel + p, sum[r][p], true);
 }
 
-#define CK_TILE_OF(R, P, FORMAT)                                                               \
-    if (ahead.line_count) integer_tile(R, P, FORMAT, true, m, ahead, row, panel);              \
-    else integer_tile(R, P, FORMAT, false, m, ahead, row, panel);
-
+#define CK_TILE_OF(R, P, FETCH)                                                                \
+    if (m->format == CK_FORMAT_INT8)                                                           \
+        integer_tile(R, P, CK_FORMAT_INT8, FETCH, m, ahead, row, panel);                       \
+    else                                                                                       \
+        integer_tile(R, P, CK_FORMAT_INT4, FETCH, m, ahead, row, panel);
 #define CK_TILE(R, P)                                                                          \
     case (R) * 16 + (P):                                                                       \
         if ((R) * (P) <= CK_INTEGER_ACCUMULATORS) {                                            \
-            if (m->format == CK_FORMAT_INT8) {                                                 \
-                CK_TILE_OF(R, P, CK_FORMAT_INT8)                                               \
+            if (fetch == CK_FETCH_NEXT) {                                                      \
+                CK_TILE_OF(R, P, CK_FETCH_NEXT)                                                \
             } else {                                                                           \
-                CK_TILE_OF(R, P, CK_FORMAT_INT4)                                               \
+                CK_TILE_OF(R, P, CK_FETCH_NOTHING)                                             \
+            }                                                                                  \
+        }                                                                                      \
+        break;
+#define CK_STREAM(R)                                                                           \
+    case (R) * 16 + 1:                                                                         \
+        if ((R) <= CK_INTEGER_ACCUMULATORS) {                                                  \
+            if (fetch == CK_FETCH_STREAM) {                                                    \
+                CK_TILE_OF(R, 1, CK_FETCH_STREAM)                                              \
+            } else {                                                                           \
+                CK_TILE_OF(R, 1, CK_FETCH_NOTHING)                                             \
             }                                                                                  \
         }                                                                                      \
         break;
 
-static void integer_tile_of(size_t rows, size_t panels, const ck_matmul *m, tile_ahead ahead,
-                            size_t row, size_t panel) {
+static void integer_tile_of(size_t rows, size_t panels, tile_fetch fetch, const ck_matmul *m,
+                            tile_ahead ahead, size_t row, size_t panel) {
     switch (rows * 16 + panels) {
-        CK_TILE(1, 8) CK_TILE(1, 4) CK_TILE(1, 3) CK_TILE(1, 2) CK_TILE(1, 1)
-        CK_TILE(2, 4) CK_TILE(2, 3) CK_TILE(2, 2) CK_TILE(2, 1)
-        CK_TILE(3, 4) CK_TILE(3, 3) CK_TILE(3, 2) CK_TILE(3, 1)
-        CK_TILE(4, 3) CK_TILE(4, 2) CK_TILE(4, 1)
+        CK_STREAM(1) CK_STREAM(2) CK_STREAM(3) CK_STREAM(4)
+        CK_TILE(1, 2) CK_TILE(2, 2) CK_TILE(3, 2) CK_TILE(4, 2)
+        CK_TILE(1, 3) CK_TILE(2, 3) CK_TILE(3, 3) CK_TILE(4, 3)
     default:
         __builtin_unreachable();
     }
 }
 
 #undef CK_TILE
+#undef CK_STREAM
 #undef CK_TILE_OF

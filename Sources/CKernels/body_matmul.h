@@ -182,34 +182,55 @@ static void float_matmul(const ck_matmul *m, size_t panel_start, size_t panel_en
     }
 }
 
-/// What a tile fetches to the second-level cache while it computes: so many lines in each of its
-/// steps.
+/// What a tile fetches while it computes.
+typedef enum tile_fetch {
+    CK_FETCH_NOTHING,
+    /// Its own panel, CK_STREAM_AHEAD bytes ahead: one panel is one stream, faster than several
+    /// that the hardware follows by itself.
+    CK_FETCH_STREAM,
+    /// What `tile_ahead` says, to the second-level cache.
+    CK_FETCH_NEXT,
+} tile_fetch;
+
+#define CK_STREAM_AHEAD 2176
+
+/// Where a tile fetches from, and how many lines in each of its steps.
 typedef struct tile_ahead {
     const uint8_t *from;
     size_t line_count;
 } tile_ahead;
 
-CK_INLINE void fetch_ahead(tile_ahead *ahead) {
-    for (size_t line = 0; line < ahead->line_count; line++)
-        __builtin_prefetch(ahead->from + line * 64, 0, 2);
-    ahead->from += ahead->line_count * 64;
+/// Fetches for one step of `step_bytes` at `panel`.
+CK_INLINE void fetch_ahead(const tile_fetch fetch, tile_ahead *ahead, const uint8_t *panel,
+                           const size_t step_bytes) {
+    if (fetch == CK_FETCH_STREAM) {
+        CK_UNROLL for (size_t byte = 0; byte < step_bytes; byte += 64)
+            __builtin_prefetch(panel + CK_STREAM_AHEAD + byte, 0, 3);
+    } else if (fetch == CK_FETCH_NEXT) {
+        for (size_t line = 0; line < ahead->line_count; line++)
+            __builtin_prefetch(ahead->from + line * 64, 0, 2);
+        ahead->from += ahead->line_count * 64;
+    }
 }
 
 /// A tile kernel and its bounds. With `run` it takes all inputs at once, in `step_count` steps of
 /// `step_bytes` per panel.
 typedef struct tile_kernel {
-    void (*run)(size_t rows, size_t panels, const ck_matmul *m, tile_ahead ahead, size_t row,
-                size_t panel);
+    void (*run)(size_t rows, size_t panels, tile_fetch fetch, const ck_matmul *m,
+                tile_ahead ahead, size_t row, size_t panel);
     size_t most_rows;
     size_t most_accumulators;
+    size_t most_panels;
     size_t step_count;
     size_t step_bytes;
 } tile_kernel;
 
-/// Panels side by side in a tile of so many rows.
-CK_INLINE size_t panels_beside(const tile_kernel *kernel, size_t rows, size_t available) {
-    size_t most = ck_min(kernel->most_accumulators / rows, available);
-    return most >= 8 ? 8 : most >= 4 ? 4 : ck_max(most, 1);
+/// Panels side by side in a tile where there are so many rows. A single tile streams one panel after
+/// the other.
+CK_INLINE size_t panels_beside(const tile_kernel *kernel, size_t row_count, size_t available) {
+    if (row_count <= kernel->most_rows) return 1;
+    size_t most = kernel->most_accumulators / tile_rows(row_count, kernel->most_rows);
+    return ck_max(ck_min(ck_min(most, kernel->most_panels), available), 1);
 }
 
 /// Passes all rows over a group of panels, then over the next group. While the rows of a group
@@ -217,20 +238,26 @@ CK_INLINE size_t panels_beside(const tile_kernel *kernel, size_t rows, size_t av
 /// about as long as memory does, do not wait for it.
 static void tiled_matmul(const tile_kernel *kernel, const ck_matmul *m, size_t panel_start,
                          size_t panel_end, size_t panel_ahead) {
+    if (m->row_count <= kernel->most_rows) {
+        for (size_t panel = panel_start; panel < panel_end; panel++)
+            kernel->run(m->row_count, 1, CK_FETCH_STREAM, m, (tile_ahead){NULL, 0}, 0, panel);
+        return;
+    }
     size_t tiles = (m->row_count + kernel->most_rows - 1) / kernel->most_rows;
-    size_t tallest = tile_rows(m->row_count, kernel->most_rows);
     size_t panel_count = (m->column_end + CK_LANES - 1) / CK_LANES;
     for (size_t panel = panel_start; panel < panel_end;) {
-        size_t width = panels_beside(kernel, tallest, panel_end - panel);
+        size_t width = panels_beside(kernel, m->row_count, panel_end - panel);
         size_t next = panel + width < panel_end ? panel + width : panel_ahead;
+        tile_fetch fetch = CK_FETCH_NOTHING;
         tile_ahead ahead = {NULL, 0};
-        if (tiles > 1 && next < panel_count) {
+        if (next < panel_count) {
             size_t lines = ck_min(width, panel_count - next) * kernel->step_bytes / 64;
+            fetch = CK_FETCH_NEXT;
             ahead = (tile_ahead){panel_at(m, next), (lines + tiles - 1) / tiles};
         }
         for (size_t row = 0; row < m->row_count;) {
             size_t rows = tile_rows(m->row_count - row, kernel->most_rows);
-            kernel->run(rows, width, m, ahead, row, panel);
+            kernel->run(rows, width, fetch, m, ahead, row, panel);
             ahead.from += ahead.line_count * 64 * kernel->step_count;
             row += rows;
         }

@@ -22,8 +22,10 @@ struct LayeredSettings {
         return found.values
     }
 
-    func flag(_ setting: ServeSetting) throws(ConfigurationError) -> Bool {
-        guard let (value, origin) = try single(setting) else { return false }
+    func flag(
+        _ setting: ServeSetting, default missing: Bool = false
+    ) throws(ConfigurationError) -> Bool {
+        guard let (value, origin) = try single(setting) else { return missing }
         switch value.lowercased() {
         case "true", "yes", "on", "1": return true
         case "false", "no", "off", "0": return false

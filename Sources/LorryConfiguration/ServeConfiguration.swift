@@ -27,6 +27,7 @@ public struct ServeConfiguration: Sendable, Equatable {
     public var tlsCertificate: String?
     public var tlsKey: String?
     public var weights: WeightFormat?
+    public var cachesWeights = true
     public var threadCount: Int?
     public var memoryBudgetByteCount: Int?
     public var maximumBatchTokenCount: Int?
@@ -75,6 +76,7 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.tlsCertificate = try source.text(.tlsCertificate)
         result.tlsKey = try source.text(.tlsKey)
         result.weights = try source.choice(.weights)
+        result.cachesWeights = try source.flag(.weightCache, default: true)
         result.threadCount = try source.number(.threads, 1...1024)
         result.memoryBudgetByteCount = try source.byteCount(.memoryBudget)
         result.maximumBatchTokenCount = try source.number(.maxBatchTokens, 1...1_000_000)

@@ -12,6 +12,7 @@ public enum ServeSetting: String, CaseIterable, Sendable {
     case tlsCertificate = "tls-cert"
     case tlsKey = "tls-key"
     case weights
+    case weightCache = "weight-cache"
     case threads
     case memoryBudget = "memory-budget"
     case maxBatchTokens = "max-batch-tokens"
@@ -51,7 +52,9 @@ public enum ServeSetting: String, CaseIterable, Sendable {
         case .tlsCertificate: "Certificate chain in PEM format; needs --tls-key."
         case .tlsKey: "Private key in PEM format; needs --tls-cert."
         case .weights:
-            "How the base is held in memory: f32 or bf16. (default: bf16 where the file has 16 bits)"
+            "How the base is held in memory: f32, bf16, int8 or int4. (default: bf16 where the file has 16 bits)"
+        case .weightCache:
+            "on or off: keep packed weights in the state directory for the next start. (default: on)"
         case .threads: "Compute threads. (default: physical cores)"
         case .memoryBudget:
             "One pool for KV blocks and adapters, such as 4GiB. (default: 70 % of the free memory)"

@@ -8,13 +8,17 @@ package struct Checkpoint {
     private var remaining: [String: SafetensorsFile.Tensor] = [:]
     /// Bytes of all tensors.
     package let byteCount: Int
+    /// The mapped files, in the order of their names.
+    let shards: [MappedFile]
 
     /// - Throws: `ModelError` naming the file or tensor at fault.
     package init(directory: URL) throws(ModelError) {
         var total = 0
+        var shards: [MappedFile] = []
         for path in try Self.shardPaths(directory) {
             let file: SafetensorsFile
             do { file = try SafetensorsFile(path: path) } catch { throw ModelError("\(error)") }
+            shards.append(file.file)
             for (name, tensor) in file.tensors {
                 guard remaining.updateValue(tensor, forKey: name) == nil else {
                     throw ModelError("\(path): tensor '\(name)' is in another shard too")
@@ -23,6 +27,7 @@ package struct Checkpoint {
             }
         }
         byteCount = total
+        self.shards = shards
     }
 
     private static func shardPaths(_ directory: URL) throws(ModelError) -> [String] {

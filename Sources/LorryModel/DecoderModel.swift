@@ -38,43 +38,39 @@ public final class DecoderModel: Sendable {
     /// - Parameters:
     ///   - format: how to hold the weights; nil takes bf16 where the file has 16 bits, else f32.
     ///   - contextLength: positions to prepare; nil takes all that the model has.
+    ///   - cache: where packed weights may lie from an earlier load; nil packs them.
     ///   - progress: called with the share of work done, from 0 to 1.
     /// - Throws: `ModelError` naming the file, field or tensor at fault.
     public init(
         directory: URL, format: WeightFormat?, contextLength: Int? = nil, pool: WorkerPool,
-        progress: (Double) -> Void = { _ in }
+        cache: WeightCache? = nil, progress: (Double) -> Void = { _ in }
     ) throws(ModelError) {
         let configuration = try ModelConfiguration(directory: directory)
         var checkpoint = try Checkpoint(directory: directory)
         let format = format ?? (checkpoint.prevailingElementType == .f32 ? .f32 : .bf16)
-        var loader = Loader(configuration: configuration, format: format, pool: pool)
-        var layers: [LayerWeights] = []
+        var collector = Collector(configuration: configuration, policy: WeightPolicy(format))
         for layer in 0..<configuration.layerCount {
-            progress(Double(layer) / Double(configuration.layerCount + 1))
-            layers.append(try loader.layer(layer, from: &checkpoint))
+            try collector.takeLayer(layer, from: &checkpoint)
         }
-        let embeddingShape = [configuration.vocabularySize, configuration.hiddenSize]
-        let table = try checkpoint.take("model.embed_tokens.weight", shape: embeddingShape)
-        if configuration.tiesEmbeddings {
-            checkpoint.discard { $0 == "lm_head.weight" }
-            head = loader.pack([table], inFeatures: configuration.hiddenSize)
-            embedding = .head
-        } else {
-            let weight = try checkpoint.take("lm_head.weight", shape: embeddingShape)
-            head = loader.pack([weight], inFeatures: configuration.hiddenSize)
-            embedding = .mapped(table)
-        }
+        embedding = try collector.takeHead(from: &checkpoint)
         finalNorm = try checkpoint.takeVector("model.norm.weight", count: configuration.hiddenSize)
         // Older checkpoints store the rotary frequencies, which follow from the configuration.
         checkpoint.discard { $0.hasSuffix(".rotary_emb.inv_freq") }
         try checkpoint.requireEmpty()
+        let plan = collector.plan
+        let matrices =
+            cache?.matrices(
+                of: plan, shards: checkpoint.shards, directory: directory, format: format,
+                pool: pool, progress: progress)
+            ?? plan.pack(pool: pool, progress: progress).matrices
+        (layers, head) = collector.assemble(matrices)
         let positions = min(contextLength ?? .max, configuration.maximumPositions)
         rotation = RotationTables(
-            configuration.rope, headDim: configuration.headDim, positionCount: positions)
+            configuration.rope, headDim: configuration.headDim, positionCount: positions,
+            pool: pool)
         self.configuration = configuration
         self.format = format
-        self.layers = layers
-        byteCount = loader.byteCount + rotation.byteCount
+        byteCount = plan.byteCount + rotation.byteCount
         progress(1)
     }
 
@@ -91,18 +87,33 @@ public final class DecoderModel: Sendable {
     }
 }
 
-/// Packs a checkpoint's tensors, layer by layer.
-private struct Loader {
+/// Takes a checkpoint's tensors, layer by layer, and plans how they are packed.
+private struct Collector {
     let configuration: ModelConfiguration
-    let format: WeightFormat
-    let pool: WorkerPool
-    var byteCount = 0
+    let policy: WeightPolicy
+    private(set) var plan = PackingPlan()
+    private var vectors: [LayerVectors] = []
 
-    mutating func layer(_ layer: Int, from checkpoint: inout Checkpoint) throws(ModelError)
-        -> DecoderModel.LayerWeights
-    {
-        var linears: [PackedMatrix] = []
+    private struct LayerVectors {
         var biases: [[Float]?] = []
+        var attentionNorm: [Float]
+        var feedForwardNorm: [Float]
+    }
+
+    init(configuration: ModelConfiguration, policy: WeightPolicy) {
+        self.configuration = configuration
+        self.policy = policy
+    }
+
+    mutating func takeLayer(
+        _ layer: Int, from checkpoint: inout Checkpoint
+    ) throws(ModelError) {
+        let path = "model.layers.\(layer)"
+        var layerVectors = LayerVectors(
+            attentionNorm: try checkpoint.takeVector(
+                "\(path).input_layernorm.weight", count: configuration.hiddenSize),
+            feedForwardNorm: try checkpoint.takeVector(
+                "\(path).post_attention_layernorm.weight", count: configuration.hiddenSize))
         for group in LinearGroup.allCases {
             var tensors: [SafetensorsFile.Tensor] = []
             var bias: [Float] = []
@@ -117,31 +128,38 @@ private struct Loader {
                     bias += [Float](repeating: 0, count: outFeatures)
                 }
             }
-            linears.append(pack(tensors, inFeatures: configuration.inFeatures(of: group)))
+            plan.add(
+                tensors, inFeatures: configuration.inFeatures(of: group), format: policy.linears)
             let hasBias = !configuration.biasedSites.isDisjoint(with: group.sites)
-            biases.append(hasBias ? bias : nil)
+            layerVectors.biases.append(hasBias ? bias : nil)
         }
-        let path = "model.layers.\(layer)"
-        return DecoderModel.LayerWeights(
-            linears: linears,
-            biases: biases,
-            attentionNorm: try checkpoint.takeVector(
-                "\(path).input_layernorm.weight", count: configuration.hiddenSize),
-            feedForwardNorm: try checkpoint.takeVector(
-                "\(path).post_attention_layernorm.weight", count: configuration.hiddenSize))
+        vectors.append(layerVectors)
     }
 
-    /// Stacks the tensors along their outputs. Their element types were checked when taken.
-    mutating func pack(_ tensors: [SafetensorsFile.Tensor], inFeatures: Int) -> PackedMatrix {
-        let sources = tensors.compactMap { tensor in
-            tensor.elementType.map {
-                MatrixSource(
-                    bytes: tensor.bytes.bytes, elementType: $0, outFeatures: tensor.shape[0])
-            }
+    mutating func takeHead(
+        from checkpoint: inout Checkpoint
+    ) throws(ModelError) -> DecoderModel.Embedding {
+        let shape = [configuration.vocabularySize, configuration.hiddenSize]
+        let table = try checkpoint.take("model.embed_tokens.weight", shape: shape)
+        if configuration.tiesEmbeddings { checkpoint.discard { $0 == "lm_head.weight" } }
+        let weight =
+            configuration.tiesEmbeddings
+            ? table : try checkpoint.take("lm_head.weight", shape: shape)
+        plan.add([weight], inFeatures: configuration.hiddenSize, format: policy.head)
+        return configuration.tiesEmbeddings ? .head : .mapped(table)
+    }
+
+    /// - Parameter matrices: those of `plan`, packed.
+    func assemble(
+        _ matrices: [PackedMatrix]
+    ) -> (layers: [DecoderModel.LayerWeights], head: PackedMatrix) {
+        let groupCount = LinearGroup.allCases.count
+        let layers = vectors.enumerated().map { layer, vectors in
+            DecoderModel.LayerWeights(
+                linears: Array(matrices[layer * groupCount..<(layer + 1) * groupCount]),
+                biases: vectors.biases, attentionNorm: vectors.attentionNorm,
+                feedForwardNorm: vectors.feedForwardNorm)
         }
-        let matrix = PackedMatrix(
-            sources: sources, inFeatures: inFeatures, format: format, pool: pool)
-        byteCount += matrix.byteCount
-        return matrix
+        return (layers, matrices[vectors.count * groupCount])
     }
 }

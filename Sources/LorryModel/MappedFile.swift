@@ -9,6 +9,8 @@ import Foundation
 public final class MappedFile: @unchecked Sendable {
     public let bytes: UnsafeRawBufferPointer
     public let path: String
+    /// Of the file as it was when it was mapped.
+    let identity: FileIdentity
 
     /// - Throws: `FileError` naming the path.
     public init(path: String) throws(FileError) {
@@ -23,6 +25,7 @@ public final class MappedFile: @unchecked Sendable {
         guard status.st_mode & S_IFMT == S_IFREG else {
             throw FileError(path: path, reason: "not a plain file")
         }
+        identity = FileIdentity(status)
         let count = Int(status.st_size)
         guard count > 0 else {
             bytes = UnsafeRawBufferPointer(start: nil, count: 0)

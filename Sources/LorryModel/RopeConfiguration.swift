@@ -54,20 +54,29 @@ final class RotationTables: @unchecked Sendable {
     private let buffer: AlignedBuffer<Float>
     private let halfCount: Int
 
-    init(_ rope: RopeConfiguration, headDim: Int, positionCount: Int) {
+    init(_ rope: RopeConfiguration, headDim: Int, positionCount: Int, pool: WorkerPool) {
         self.positionCount = positionCount
         let frequencies = rope.inverseFrequencies(headDim: headDim)
-        halfCount = positionCount * frequencies.count
+        let halfCount = positionCount * frequencies.count
+        self.halfCount = halfCount
         buffer = AlignedBuffer(count: 2 * halfCount)
-        for position in 0..<positionCount {
-            for (index, frequency) in frequencies.enumerated() {
-                let angle = Float(position) * frequency
-                let place = position * frequencies.count + index
-                buffer.pointer[place] = cosf(angle)
-                buffer.pointer[halfCount + place] = sinf(angle)
+        // Safe because each task writes the rows of its own positions.
+        nonisolated(unsafe) let cosines = buffer.pointer
+        let taskCount = (positionCount + Self.taskPositionCount - 1) / Self.taskPositionCount
+        pool.run(taskCount: taskCount) { task in
+            let start = task * Self.taskPositionCount
+            for position in start..<min(start + Self.taskPositionCount, positionCount) {
+                for (index, frequency) in frequencies.enumerated() {
+                    let angle = Float(position) * frequency
+                    let place = position * frequencies.count + index
+                    cosines[place] = cosf(angle)
+                    cosines[halfCount + place] = sinf(angle)
+                }
             }
         }
     }
+
+    private static let taskPositionCount = 1024
 
     var cosines: UnsafePointer<Float> { UnsafePointer(buffer.pointer) }
     var sines: UnsafePointer<Float> { UnsafePointer(buffer.pointer + halfCount) }

@@ -26,7 +26,7 @@ public struct SafetensorsFile: Sendable {
     public let path: String
     public let tensors: [String: Tensor]
     public let metadata: [String: String]
-    private let file: MappedFile
+    let file: MappedFile
 
     /// - Throws: `SafetensorsError` naming the file and the tensor or field at fault.
     public init(path: String) throws(SafetensorsError) {

@@ -16,7 +16,7 @@ public enum KernelLevel: String, Sendable, CaseIterable, Comparable {
     /// arm64 with dot products of bytes and the int8 matrix extension.
     case neonI8MM = "neon-i8mm"
 
-    private var native: ck_level {
+    var native: ck_level {
         switch self {
         case .portable: .CK_LEVEL_PORTABLE
         case .avx2: .CK_LEVEL_AVX2
@@ -57,6 +57,24 @@ public enum KernelLevelError: Error, Equatable, CustomStringConvertible {
                 + "its best level is \(best.rawValue)"
         }
     }
+}
+
+/// A feature of the processor that kernels use or may use.
+public struct ProcessorFeature: Sendable, Hashable {
+    /// As in the vendors' manuals and /proc/cpuinfo: `avx512vnni`.
+    public let name: String
+    public let isPresent: Bool
+
+    /// All that are known of this architecture; the operating system must let programs use them to
+    /// count as present.
+    public static let all: [ProcessorFeature] = {
+        var known: [ProcessorFeature] = []
+        var isPresent = false
+        while let name = ck_cpu_feature(known.count, &isPresent) {
+            known.append(ProcessorFeature(name: String(cString: name), isPresent: isPresent))
+        }
+        return known
+    }()
 }
 
 /// The choice of kernels for this process.

@@ -45,7 +45,7 @@ public func matmul(
     // balance out.
     let tile = kernels.pointee.tile_panels(weights.format.native, rowCount)
     let tileCount = (end - first + tile - 1) / tile
-    let taskCount = pool.threadCount > 1 ? min(tileCount, pool.threadCount * 8) : 1
+    let taskCount = pool.threadCount > 1 ? min(tileCount, pool.threadCount * 16) : 1
     func start(_ task: Int) -> Int { min(first + task * tileCount / taskCount * tile, end) }
     withUnsafePointer(to: &arguments) { arguments in
         pool.run(taskCount: taskCount) { task in

@@ -39,8 +39,9 @@ public final class PackedMatrix: Sendable {
     /// Columns of a panel.
     static let panelWidth = Int(CK_LANES)
 
-    // Safe because it is written only in init and freed only in deinit.
+    // Safe because it is written only in init and `memory` keeps it valid.
     nonisolated(unsafe) let panels: UnsafeRawPointer
+    private let memory: PackedMemory
 
     /// Packs `sources`, stacked along the outputs in their order, in parallel.
     ///
@@ -48,8 +49,11 @@ public final class PackedMatrix: Sendable {
     /// ties to even. For int8 a scale is the group's largest size / 127, rounded up to bf16; for
     /// int4 the one of least squared error among nine. Traps when a source's bytes do not match its shape, or when the system refuses
     /// the memory: shapes of files are checked before.
+    ///
+    /// - Parameter place: zeroed memory to pack into; nil allocates it.
     public init(
-        sources: [MatrixSource], inFeatures: Int, format: WeightFormat, pool: WorkerPool
+        sources: [MatrixSource], inFeatures: Int, format: WeightFormat, pool: WorkerPool,
+        place: PackedPlace? = nil
     ) {
         precondition(inFeatures > 0, "a matrix needs inputs")
         for source in sources {
@@ -63,13 +67,14 @@ public final class PackedMatrix: Sendable {
         precondition(outFeatures > 0, "a matrix needs outputs")
         let panelCount = Self.panelCount(outFeatures)
         let panelByteCount = ck_panel_byte_count(inFeatures, format.native)
-        guard let memory = ck_allocate(panelCount * panelByteCount) else {
-            preconditionFailure("the system refused \(panelCount * panelByteCount) bytes")
-        }
+        let place =
+            place ?? PackedPlace(memory: PackedMemory(byteCount: panelCount * panelByteCount))
+        let memory = place.pointer(byteCount: panelCount * panelByteCount)
         self.outFeatures = outFeatures
         self.inFeatures = inFeatures
         self.format = format
         self.panels = UnsafeRawPointer(memory)
+        self.memory = place.memory
         pool.run(taskCount: panelCount) { panel in
             Self.pack(
                 panel, of: sources, inFeatures: inFeatures, format: format,
@@ -77,8 +82,14 @@ public final class PackedMatrix: Sendable {
         }
     }
 
-    deinit {
-        ck_free(UnsafeMutableRawPointer(mutating: panels), byteCount)
+    /// Takes panels that are packed already, as `init(sources:)` left them at `place`.
+    public init(packedAt place: PackedPlace, shape: PackedShape) {
+        precondition(shape.outFeatures > 0 && shape.inFeatures > 0, "a matrix has no elements")
+        outFeatures = shape.outFeatures
+        inFeatures = shape.inFeatures
+        format = shape.format
+        memory = place.memory
+        panels = UnsafeRawPointer(place.pointer(byteCount: shape.byteCount))
     }
 
     /// Bytes held, padding included.
@@ -87,7 +98,7 @@ public final class PackedMatrix: Sendable {
     var panelCount: Int { Self.panelCount(outFeatures) }
     private var panelByteCount: Int { ck_panel_byte_count(inFeatures, format.native) }
 
-    private static func panelCount(_ outFeatures: Int) -> Int {
+    static func panelCount(_ outFeatures: Int) -> Int {
         (outFeatures + panelWidth - 1) / panelWidth
     }
 

@@ -67,10 +67,16 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private func printKernels() -> Int {
         section("Kernels")
-        row("supported", KernelLevel.supported.map(\.rawValue).joined(separator: ", "))
+        let features = ProcessorFeature.all
+        row("features", features.filter(\.isPresent).map(\.name).joined(separator: " "))
+        row("lacking", features.filter { !$0.isPresent }.map(\.name).joined(separator: " "))
+        row("can run", KernelLevel.supported.map(\.rawValue).joined(separator: ", "))
+        let others = KernelLevel.allCases.filter { !$0.isSupported }.map(\.rawValue)
+        if !others.isEmpty { row("cannot run", others.joined(separator: ", ")) }
         switch Kernels.selection {
         case .success(let level):
-            row("used", level.rawValue)
+            let isBest = level == KernelLevel.supported.last
+            row("used", level.rawValue + (isBest ? "" : ", chosen by \(Kernels.variable)"))
             return 0
         case .failure(let error):
             row("fault", "\(error)")

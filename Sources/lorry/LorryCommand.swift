@@ -16,6 +16,6 @@ struct LorryCommand: AsyncParsableCommand {
         version: lorryVersion,
         subcommands: [
             ServeCommand.self, AdaptersCommand.self, ChatCommand.self, SynthCommand.self,
-            DoctorCommand.self,
+            BenchCommand.self, DoctorCommand.self,
         ])
 }

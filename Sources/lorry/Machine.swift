@@ -27,6 +27,15 @@ enum Machine {
 
     static var totalByteCount: Int { field("MemTotal") ?? 0 }
 
+    /// Several times what the largest cache holds: memory of this size is read from no cache.
+    static var uncachedByteCount: Int {
+        let sizes = (0..<8).compactMap { index -> Int? in
+            let text = read("/sys/devices/system/cpu/cpu0/cache/index\(index)/size") ?? ""
+            return text.hasSuffix("K") ? Int(text.dropLast()).map { $0 << 10 } : nil
+        }
+        return min(max(4 * (sizes.max() ?? 0), 128 << 20), 1 << 30)
+    }
+
     /// Brand and model of the processor.
     static var processorName: String {
         let lines = read("/proc/cpuinfo")?.split(separator: "\n") ?? []

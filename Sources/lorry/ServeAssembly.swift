@@ -25,6 +25,8 @@ struct ServeAssembly {
     /// Nil where no adapters are to be registered at start.
     private let adapterDirectory: URL?
     private let modelName: String
+    /// Nil where the settings turn it off.
+    private let weightCache: WeightCacheService?
 
     /// - Throws: `StartError` where no model is given and the example is not found.
     init(settings: ServeConfiguration, logger: Logger) throws {
@@ -40,6 +42,9 @@ struct ServeAssembly {
         self.logger = logger
         modelDirectory = directory.standardizedFileURL
         modelName = settings.modelName ?? modelDirectory.lastPathComponent
+        weightCache =
+            settings.cachesWeights
+            ? WeightCacheService(stateDirectory: settings.stateDirectory, logger: logger) : nil
     }
 
     /// Serves until the process is told to stop.
@@ -74,7 +79,7 @@ struct ServeAssembly {
     private func weightFormat() throws -> WeightFormat? {
         guard let name = settings.weights?.rawValue else { return nil }
         guard let format = WeightFormat(rawValue: name) else {
-            throw StartError("--weights: \(name) is not supported yet, only f32 and bf16")
+            throw StartError("--weights: \(name) is not in this build")
         }
         return format
     }
@@ -97,7 +102,8 @@ struct ServeAssembly {
         let start = ContinuousClock.now
         let model = try DecoderModel(
             directory: modelDirectory, format: try weightFormat(),
-            contextLength: settings.maximumContextTokenCount, pool: workers
+            contextLength: settings.maximumContextTokenCount, pool: workers,
+            cache: weightCache?.cache
         ) { bar.update($0) }
         bar.finish()
         logger.info(
@@ -133,7 +139,7 @@ struct ServeAssembly {
     ) throws -> Engine {
         let context = min(settings.maximumContextTokenCount ?? .max, model.contextLength)
         var configuration = EngineConfiguration(
-            memoryBudgetByteCount: settings.memoryBudgetByteCount ?? Self.defaultBudget(),
+            memoryBudgetByteCount: settings.memoryBudgetByteCount ?? defaultBudget(),
             maximumContextLength: context)
         if let count = settings.maximumBatchTokenCount {
             configuration.maximumBatchTokenCount = count
@@ -146,9 +152,10 @@ struct ServeAssembly {
     }
 
     /// Most of what is free once the weights are loaded; the rest is for requests, uploads and the
-    /// page cache.
-    private static func defaultBudget() -> Int {
-        max(64 << 20, Machine.availableByteCount / 10 * 7)
+    /// page cache. Weights that are still mapped count as free, and soon are not.
+    private func defaultBudget() -> Int {
+        let mapped = weightCache?.cache.mappedByteCount ?? 0
+        return max(64 << 20, (Machine.availableByteCount - mapped) / 10 * 7)
     }
 
     private func openRegistry(_ model: DecoderModel) throws -> AdapterRegistry {
@@ -241,17 +248,18 @@ struct ServeAssembly {
             responder: APIRouter.responder(services), configuration: http, logger: logger
         ) { address in
             readiness.advance(to: .ready)
+            weightCache?.start()
             Self.announce("\(scheme)://\(Self.hostAndPort(address))")
         }
         // Stopped in reverse: not ready any more, then the connections, the engine, the registry.
+        var parts: [any Service] = [
+            RegistryService(registry: services.registry), EngineLifecycle(engine: engine), server,
+            ReadinessService(readiness: readiness),
+        ]
+        if let weightCache { parts.append(weightCache) }
         let group = ServiceGroup(
             configuration: .init(
-                services: [
-                    .init(service: RegistryService(registry: services.registry)),
-                    .init(service: EngineLifecycle(engine: engine)),
-                    .init(service: server),
-                    .init(service: ReadinessService(readiness: readiness)),
-                ],
+                services: parts.map { .init(service: $0) },
                 gracefulShutdownSignals: [.sigterm, .sigint],
                 logger: logger))
         try await group.run()

@@ -26,6 +26,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: Self.help(.tlsCertificate)) var tlsCert: String?
     @Option(help: Self.help(.tlsKey)) var tlsKey: String?
     @Option(help: Self.help(.weights)) var weights: String?
+    @Option(help: Self.help(.weightCache)) var weightCache: String?
     @Option(help: Self.help(.threads)) var threads: String?
     @Option(help: Self.help(.memoryBudget)) var memoryBudget: String?
     @Option(help: Self.help(.maxBatchTokens)) var maxBatchTokens: String?
@@ -64,7 +65,8 @@ struct ServeCommand: AsyncParsableCommand {
         let values: [ServeSetting: String?] = [
             .model: model, .modelName: modelName, .adapters: adapters, .stateDirectory: stateDir,
             .host: host, .port: port, .tlsCertificate: tlsCert, .tlsKey: tlsKey,
-            .weights: weights, .threads: threads, .memoryBudget: memoryBudget,
+            .weights: weights, .weightCache: weightCache, .threads: threads,
+            .memoryBudget: memoryBudget,
             .maxBatchTokens: maxBatchTokens, .maxRunning: maxRunning, .maxWaiting: maxWaiting,
             .maxContext: maxContext, .apiKeys: apiKeys, .drainTimeout: drainTimeout,
             .logFormat: logFormat, .logLevel: logLevel,

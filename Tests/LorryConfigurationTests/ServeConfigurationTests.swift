@@ -28,6 +28,7 @@ import Testing
         #expect(resolved == expected)
         #expect(resolved.host == "127.0.0.1")
         #expect(resolved.port == 8080)
+        #expect(resolved.cachesWeights)
         #expect(resolved.drainTimeout == .seconds(30))
     }
 
@@ -46,7 +47,8 @@ import Testing
         let values: [ServeSetting: String] = [
             .model: "/m", .modelName: "n", .adapters: "/a", .strictAdapters: "true",
             .allowedAdapterRoot: "/r", .stateDirectory: "/s", .host: "::1", .port: "1",
-            .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .threads: "2",
+            .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off",
+            .threads: "2",
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
             .maxContext: "6", .apiKeys: "/keys", .allowUnauthenticated: "true",
             .drainTimeout: "7s", .logFormat: "json", .logLevel: "debug",
@@ -63,6 +65,7 @@ import Testing
         expected.tlsCertificate = "/c"
         expected.tlsKey = "/k"
         expected.weights = .int8
+        expected.cachesWeights = false
         expected.threadCount = 2
         expected.memoryBudgetByteCount = 4 << 30
         expected.maximumBatchTokenCount = 3

@@ -224,11 +224,41 @@ typedef struct ck_kv_write {
 } ck_kv_write;
 void ck_store_kv(const ck_kv_write *w, size_t token, const float *k, const float *v);
 
+// Measured limits.
+
+/// A loop of one instruction, or one short group, on registers alone.
+typedef struct ck_peak {
+    const char *instruction;
+    size_t operations;           // of one round; a product counts as two
+    void (*run)(size_t rounds);
+} ck_peak;
+
+/// The fastest arithmetic that a level has for a format; bf16 and int8 fall back to f32 and 16-bit
+/// products. The level must be one that the machine can run.
+const ck_peak *ck_peak_loop(ck_level level, ck_format format);
+/// Sums whole blocks of 256 bytes, at loads as wide as the level's; words are aligned to 64 bytes.
+uint64_t ck_read(ck_level level, const uint64_t *words, size_t count);
+
+/// The name of a feature of this architecture's processors that kernels use or may use, and whether
+/// this one has it; NULL past the last. index counts from 0.
+const char *_Nullable ck_cpu_feature(size_t index, bool *is_present);
+
 // Memory.
 
 /// Zeroed, aligned to 64 bytes; large ones to 2 MiB with huge pages advised. NULL when refused.
 void *_Nullable ck_allocate(size_t byte_count);
 void ck_free(void *memory, size_t byte_count);
+
+/// Maps bytes of a file read-only, aligned to 2 MiB; offset is a multiple of the system's page.
+/// NULL when refused.
+void *_Nullable ck_map_file(int descriptor, size_t offset, size_t byte_count);
+void ck_unmap_file(void *memory, size_t byte_count);
+/// Brings pages of such a mapping in, in one go; memory is at a page's start.
+void ck_populate(void *memory, size_t byte_count);
+/// Puts a copy on huge pages in the place of pages of such a mapping. Other threads may read
+/// the range meanwhile: they wait for the exchange or see either, whose bytes are equal. memory
+/// is at a multiple of 2 MiB in the mapping. False, with nothing changed, when it cannot be done.
+bool ck_move_to_huge_pages(void *memory, size_t byte_count);
 
 // Fork-join pool.
 

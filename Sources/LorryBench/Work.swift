@@ -1,0 +1,42 @@
+import LorryTensor
+
+/// What a computation must do at least: bytes that it has to read, and operations by kind.
+public struct Work: Sendable, Equatable {
+    public var byteCount: Double
+    /// A product counts as two: the multiplication and the addition.
+    public var operationCounts: [Arithmetic: Double]
+
+    public init(byteCount: Double = 0, operationCounts: [Arithmetic: Double] = [:]) {
+        self.byteCount = byteCount
+        self.operationCounts = operationCounts
+    }
+
+    public var operationCount: Double { operationCounts.values.reduce(0, +) }
+
+    public mutating func add(_ count: Double, _ arithmetic: Arithmetic) {
+        operationCounts[arithmetic, default: 0] += count
+    }
+
+    /// The time below which no program does it on a machine: that of reading or that of computing,
+    /// whichever is longer, since they go on beside each other.
+    public func limitSeconds(_ limits: MachineLimits) -> Double {
+        max(byteCount / limits.readBytesPerSecond, computingSeconds(limits))
+    }
+
+    /// Kinds of arithmetic take turns on the same units.
+    public func computingSeconds(_ limits: MachineLimits) -> Double {
+        operationCounts.reduce(0) { $0 + $1.value / limits.peak($1.key).operationsPerSecond }
+    }
+}
+
+extension WeightFormat {
+    /// The arithmetic whose peak bounds a matmul with such weights: packed integers of any width
+    /// are multiplied as bytes.
+    public var arithmetic: Arithmetic { Arithmetic(rawValue: rawValue) ?? .int8 }
+}
+
+extension OperandFormat {
+    /// The arithmetic whose peak bounds adapters and attention. They meet single-precision
+    /// activations, so that bytes are widened: products of bf16 pairs are the best there is.
+    public var arithmetic: Arithmetic { self == .f32 ? .f32 : .bf16 }
+}

@@ -1,0 +1,131 @@
+import Foundation
+import LorryBench
+import LorryModel
+import LorrySynth
+import LorryTensor
+import Testing
+
+/// A model of two small layers and adapters for it, in a folder that goes with the test.
+private final class SmallModel {
+    let folder: URL
+    let pool = WorkerPool(threadCount: 2)
+    let model: DecoderModel
+
+    init(adapterCount: Int) async throws {
+        folder = FileManager.default.temporaryDirectory.appending(path: "bench-\(UUID())")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let shape = ModelShape(
+            name: "small", hiddenSize: 32, layerCount: 2, heads: (4, 2, 8), intermediateSize: 48,
+            vocabularySize: 512, positions: (256, 10_000))
+        let directory = folder.appending(path: "model")
+        try await SyntheticModel.write(shape: shape, to: directory, seed: 1)
+        try await SyntheticAdapters.write(
+            modelDirectory: directory, count: adapterCount, ranks: [4], targets: ["all"],
+            to: folder.appending(path: "adapters"), seed: 1)
+        model = try DecoderModel(directory: directory, format: .bf16, pool: pool)
+    }
+
+    deinit { try? FileManager.default.removeItem(at: folder) }
+
+    func adapters(_ count: Int) throws -> [BenchAdapter] {
+        try BenchAdapter.all(
+            in: folder.appending(path: "adapters"), model: model, count: count)
+    }
+
+    func bench(_ workload: EngineBench.Workload, adapterCount: Int) throws -> EngineBench {
+        try EngineBench(
+            model: model, adapters: try adapters(adapterCount), workload: workload,
+            maximumBatchTokenCount: 24, limits: smallLimits, workers: pool)
+    }
+}
+
+struct EngineBenchTests {
+    @Test func measuresBothPhasesOfBaseAndMixedBatch() async throws {
+        let small = try await SmallModel(adapterCount: 3)
+        let workload = EngineBench.Workload(
+            batch: 6, promptTokenCount: 20, outputTokenCount: 5, popularity: .uniform)
+        let bench = try small.bench(workload, adapterCount: 3)
+        #expect(bench.adapterCount == 3)
+        let measurement = try await bench.measure(repeatCount: 2)
+        await bench.shutdown()
+        #expect(measurement.base.count == 2 && measurement.mixed.count == 2)
+        for round in measurement.base + measurement.mixed {
+            #expect(round.prefill.tokenCount == 120)
+            // 24 tokens a step at most; each request may come too late to fill a step.
+            #expect((5...11).contains(round.prefill.stepSeconds.sorted.count))
+            #expect(round.prefill.firstTokenSeconds.sorted.count == 6)
+            #expect(round.prefill.seconds > 0 && round.prefill.limitSeconds > 0)
+            #expect(round.decode.steps.count == 4)
+            #expect(round.decode.tokensPerSecond > 0 && round.decode.shareOfLimit > 0)
+        }
+        #expect(measurement.shareOfBase { $0.decode.tokensPerSecond } > 0)
+    }
+
+    @Test func decodeCountsWhatStepsMustDo() async throws {
+        let small = try await SmallModel(adapterCount: 2)
+        let workload = EngineBench.Workload(
+            batch: 2, promptTokenCount: 9, outputTokenCount: 3, popularity: .distinct)
+        let bench = try small.bench(workload, adapterCount: 2)
+        let measurement = try await bench.measure(repeatCount: 1)
+        await bench.shutdown()
+        let adapters = try small.adapters(2)
+        let (base, mixed) = (measurement.base[0].decode.steps, measurement.mixed[0].decode.steps)
+        let weights = small.model.layerByteCount + small.model.headByteCount
+        // Keys and values of 2 sequences: 2 layers x 2 heads x 8 x 2 bytes x 2 per position.
+        let keyValueBytes = base[0].byteCount - Double(weights)
+        #expect(keyValueBytes.truncatingRemainder(dividingBy: 2 * 128) == 0)
+        #expect(keyValueBytes >= 2 * 128 * 10 && keyValueBytes <= 2 * 128 * 60)
+        let adapterBytes = adapters.reduce(0) { $0 + $1.cost.byteCount }
+        // The two runs may begin to decode together at lengths that differ.
+        let difference = mixed[0].byteCount - base[0].byteCount - Double(adapterBytes)
+        #expect(difference.truncatingRemainder(dividingBy: 2 * 128) == 0)
+        #expect(base[1].byteCount == base[0].byteCount + 2 * 128)
+    }
+
+    @Test func refusesWhatDoesNotFit() async throws {
+        let small = try await SmallModel(adapterCount: 2)
+        #expect(throws: BenchError.self) {
+            _ = try small.bench(
+                .init(batch: 4, promptTokenCount: 8, outputTokenCount: 2), adapterCount: 2)
+        }
+        #expect(throws: BenchError.self) {
+            _ = try small.bench(
+                .init(batch: 1, promptTokenCount: 250, outputTokenCount: 20), adapterCount: 0)
+        }
+        #expect(throws: BenchError.self) {
+            _ = try small.bench(
+                .init(batch: 24, promptTokenCount: 4, outputTokenCount: 2), adapterCount: 0)
+        }
+    }
+
+    @Test func reportHasTheFiguresAtTheTop() async throws {
+        let small = try await SmallModel(adapterCount: 1)
+        let workload = EngineBench.Workload(
+            batch: 2, promptTokenCount: 8, outputTokenCount: 3, popularity: .identical)
+        let bench = try small.bench(workload, adapterCount: 1)
+        let measurement = try await bench.measure(repeatCount: 1)
+        await bench.shutdown()
+        let report = EngineReport(
+            setting: .init(
+                model: "small", weights: "bf16", level: "portable", threads: 2,
+                workload: workload, maxBatchTokens: 24, repeatCount: 1,
+                adapters: try small.adapters(1)),
+            limits: LimitsReport(smallLimits), measurement: measurement)
+        let object = try #require(
+            JSONSerialization.jsonObject(with: JSONEncoder().encode(report)) as? [String: Any])
+        for key in [
+            "prefill_tokens_per_second", "decode_tokens_per_second", "prefill_share_of_limit",
+            "decode_share_of_limit",
+        ] {
+            let figure = try #require(object[key] as? Double)
+            let base = try #require((object["base"] as? [String: Any])?[key] as? Double)
+            #expect(figure > 0 && base > 0)
+        }
+        #expect(object["popularity"] as? String == "identical")
+        let share = try #require(object["share_of_base"] as? [String: Double])
+        #expect(Set(share.keys) == ["prefill", "decode"])
+        let limits = try #require(object["limits"] as? [String: Any])
+        #expect(limits["read_bytes_per_second"] as? Double == 10)
+        #expect(report.table.lines.count == 4)
+    }
+}
