@@ -16,15 +16,7 @@
 #include <string.h>
 
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#include "vector.h"
-
-#include "body_matmul.h"
-#include "body_integer.h"
-#include "body_forms.h"
-
-#include "body_adapter.h"
-#include "body_attention.h"
-#include "body_rows.h"
+#include "bodies.h"
 #pragma clang attribute pop
 
 #include "tables.h"

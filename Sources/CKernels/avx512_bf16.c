@@ -10,8 +10,8 @@
 #define CK_MAX_ROWS 6
 #define CK_MAX_ACCUMULATORS 24
 #define CK_INTEGER_ACCUMULATORS 12
-#define CK_SHRINK_ROWS 4
-#define CK_SHRINK_ACCUMULATORS 16
+#define CK_SHRINK_ROWS 6
+#define CK_SHRINK_ACCUMULATORS 24
 
 #include <immintrin.h>
 #include <math.h>
@@ -20,16 +20,7 @@
 #pragma clang attribute push(                                                  \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"                         \
                           ",avx512vnni,avx512bf16"))), apply_to = function)
-#include "vector.h"
-
-#include "body_matmul.h"
-#include "body_pairs.h"
-#include "body_integer.h"
-#include "body_forms.h"
-
-#include "body_adapter.h"
-#include "body_attention.h"
-#include "body_rows.h"
+#include "bodies.h"
 #pragma clang attribute pop
 
 #include "tables.h"

@@ -19,15 +19,7 @@
 #pragma clang attribute push(                                                  \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"                         \
                           ",avx512vnni"))), apply_to = function)
-#include "vector.h"
-
-#include "body_matmul.h"
-#include "body_integer.h"
-#include "body_forms.h"
-
-#include "body_adapter.h"
-#include "body_attention.h"
-#include "body_rows.h"
+#include "bodies.h"
 #pragma clang attribute pop
 
 #include "tables.h"

@@ -1,6 +1,8 @@
 // Matmul over bf16 panels with rows of bf16, for levels that have its dot product. Included after
 // body_matmul.h.
 
+#if CK_BF16
+
 #define CK_PAIR_ROWS 6
 #define CK_PAIR_ACCUMULATORS 24
 
@@ -59,3 +61,5 @@ static void pair_tile_of(size_t rows, size_t panels, tile_fetch fetch, const ck_
 
 #undef CK_TILE
 #undef CK_STREAM
+
+#endif

@@ -313,22 +313,3 @@ void ck_unpack_lane(const void *panel, ck_format format, size_t in_features, siz
         break;
     }
 }
-
-void ck_store_kv(const ck_kv_write *w, size_t token, const float *k, const float *v) {
-    size_t dim = w->head_dim;
-    for (size_t head = 0; head < w->kv_head_count; head++) {
-        size_t start = head * dim * CK_LANES;
-        if (w->format == CK_FORMAT_F32) {
-            float *keys = (float *)(w->block + w->key_offset) + start + token;
-            float *values = (float *)(w->block + w->value_offset) + start + token * dim;
-            for (size_t d = 0; d < dim; d++) keys[d * CK_LANES] = k[head * dim + d];
-            memcpy(values, v + head * dim, dim * sizeof(float));
-        } else {
-            uint16_t *keys = (uint16_t *)(w->block + w->key_offset) + start + token;
-            uint16_t *values = (uint16_t *)(w->block + w->value_offset) + start + token * dim;
-            for (size_t d = 0; d < dim; d++)
-                keys[d * CK_LANES] = ck_bf16_from_f32(k[head * dim + d]);
-            for (size_t d = 0; d < dim; d++) values[d] = ck_bf16_from_f32(v[head * dim + d]);
-        }
-    }
-}

@@ -19,15 +19,7 @@
 #define CK_SHRINK_ACCUMULATORS 2
 #endif
 
-#include "vector.h"
-
-#include "body_matmul.h"
-#include "body_integer.h"
-#include "body_forms.h"
-
-#include "body_adapter.h"
-#include "body_attention.h"
-#include "body_rows.h"
+#include "bodies.h"
 #include "tables.h"
 
 const ck_table ck_portable_table = CK_TABLE;

@@ -33,15 +33,22 @@ extension KernelBench {
         let kernel = adapterCase(
             name, "\(inFeatures) -> \(rank)", segments, elementCount: elementCount, format)
         let copyCount = copyCount(byteCount: Int(kernel.work.byteCount))
-        let factors = Self.operands(copyCount * segments.count * elementCount, format)
+        let factors = Self.copies(
+            copyCount * segments.count,
+            byteCount: ShrinkFactor.byteCount(rank: rank, inFeatures: inFeatures, format: format)
+        ) {
+            ShrinkFactor.pack(
+                Array(Self.numbers(elementCount).elements), rank: rank, inFeatures: inFeatures,
+                format: format, to: $0)
+        }
         let x = Self.numbers(rowCount * inFeatures)
         let v = AlignedBuffer<Float>(count: rowCount * rank)
         let copies = (0..<copyCount).map { copy in
             (0..<segments.count).map { index in
                 ShrinkSegment(
                     rowStart: index * segments.rowCount, rowCount: segments.rowCount,
-                    a: UnsafeRawPointer(factors.pointer)
-                        + (copy * segments.count + index) * elementCount * format.byteCount,
+                    a: UnsafeRawPointer(factors.buffer.pointer)
+                        + (copy * segments.count + index) * factors.stride,
                     rank: rank, format: format, vOffset: index * segments.rowCount * rank)
             }
         }
@@ -50,7 +57,7 @@ extension KernelBench {
                 x.pointer, xStride: inFeatures, inFeatures: inFeatures,
                 segments: copies[index % copyCount], v: v.pointer, pool: pool)
         }
-        withExtendedLifetime(factors) {}
+        withExtendedLifetime(factors.buffer) {}
     }
 
     private func measureExpand(_ segments: Segments, _ rank: Int, _ format: OperandFormat) {
@@ -62,7 +69,15 @@ extension KernelBench {
         let kernel = adapterCase(
             name, "\(rank) -> \(outFeatures)", segments, elementCount: elementCount, format)
         let copyCount = copyCount(byteCount: Int(kernel.work.byteCount))
-        let factors = Self.operands(copyCount * segments.count * elementCount, format)
+        let factors = Self.copies(
+            copyCount * segments.count,
+            byteCount: ExpandFactor.byteCount(
+                rank: rank, outFeatures: outFeatures, format: format)
+        ) {
+            ExpandFactor.pack(
+                Array(Self.numbers(elementCount).elements), rank: rank, outFeatures: outFeatures,
+                format: format, to: $0)
+        }
         let v = Self.numbers(rowCount * rank)
         let y = AlignedBuffer<Float>(count: rowCount * outFeatures)
         let copies = (0..<copyCount).map { copy in
@@ -70,8 +85,8 @@ extension KernelBench {
                 // A small scale: y is added to in every run and must stay finite.
                 ExpandSegment(
                     rowStart: index * segments.rowCount, rowCount: segments.rowCount,
-                    b: UnsafeRawPointer(factors.pointer)
-                        + (copy * segments.count + index) * elementCount * format.byteCount,
+                    b: UnsafeRawPointer(factors.buffer.pointer)
+                        + (copy * segments.count + index) * factors.stride,
                     rank: rank, format: format, vOffset: index * segments.rowCount * rank,
                     vStride: rank, outStart: 0, outFeatures: outFeatures, scale: 0.001)
             }
@@ -81,7 +96,7 @@ extension KernelBench {
                 v.pointer, segments: copies[index % copyCount], y: y.pointer,
                 yStride: outFeatures, pool: pool)
         }
-        withExtendedLifetime(factors) {}
+        withExtendedLifetime(factors.buffer) {}
     }
 
     // MARK: - Attention
@@ -115,8 +130,9 @@ extension KernelBench {
         let layout = KVLayout(
             layerCount: copyCount(byteCount: blockCount * oneLayer.blockByteCount),
             kvHeadCount: heads.kvHeadCount, headDim: heads.headDim, format: format)
-        let arena = Self.operands(
-            blockCount * layout.blockByteCount / format.byteCount, format)
+        // A byte that makes a small number in every format, scales included.
+        let arena = AlignedBuffer<UInt8>(count: blockCount * layout.blockByteCount)
+        arena.elements.update(repeating: 0x3c)
         // The sequences grew together: their blocks lie between each other.
         let tables = AlignedBuffer<Int32>(count: blockCount)
         for index in 0..<blockCount {

@@ -193,11 +193,16 @@ public final class KernelBench {
         return buffer
     }
 
-    /// The same in an adapter's or a KV block's format, in one allocation.
-    static func operands(_ count: Int, _ format: OperandFormat) -> AlignedBuffer<UInt8> {
-        let numbers = numbers(count)
-        let buffer = AlignedBuffer<UInt8>(count: count * format.byteCount)
-        convert(numbers.pointer, .f32, count: count, to: format, buffer.pointer)
-        return buffer
+    /// Copies of one operand, each at a multiple of its byte count rounded up to cache lines.
+    static func copies(
+        _ count: Int, byteCount: Int, _ pack: (UnsafeMutableRawPointer) -> Void
+    ) -> (buffer: AlignedBuffer<UInt8>, stride: Int) {
+        let stride = (byteCount + 63) / 64 * 64
+        let buffer = AlignedBuffer<UInt8>(count: count * stride)
+        pack(UnsafeMutableRawPointer(buffer.pointer))
+        for copy in 1..<max(count, 1) {
+            (buffer.pointer + copy * stride).update(from: buffer.pointer, count: byteCount)
+        }
+        return (buffer, stride)
     }
 }

@@ -5,6 +5,10 @@ public struct ServeConfiguration: Sendable, Equatable {
         case f32, bf16, int8, int4
     }
 
+    public enum OperandFormat: String, Sendable, CaseIterable {
+        case f32, bf16, int8
+    }
+
     public enum LogFormat: String, Sendable, CaseIterable {
         case text, json
     }
@@ -28,6 +32,8 @@ public struct ServeConfiguration: Sendable, Equatable {
     public var tlsKey: String?
     public var weights: WeightFormat?
     public var cachesWeights = true
+    public var adapterWeights: OperandFormat?
+    public var kvCache: OperandFormat?
     public var threadCount: Int?
     public var memoryBudgetByteCount: Int?
     public var maximumBatchTokenCount: Int?
@@ -77,6 +83,8 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.tlsKey = try source.text(.tlsKey)
         result.weights = try source.choice(.weights)
         result.cachesWeights = try source.flag(.weightCache, default: true)
+        result.adapterWeights = try source.choice(.adapterWeights)
+        result.kvCache = try source.choice(.kvCache)
         result.threadCount = try source.number(.threads, 1...1024)
         result.memoryBudgetByteCount = try source.byteCount(.memoryBudget)
         result.maximumBatchTokenCount = try source.number(.maxBatchTokens, 1...1_000_000)

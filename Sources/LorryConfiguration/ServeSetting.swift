@@ -13,6 +13,8 @@ public enum ServeSetting: String, CaseIterable, Sendable {
     case tlsKey = "tls-key"
     case weights
     case weightCache = "weight-cache"
+    case adapterWeights = "adapter-weights"
+    case kvCache = "kv-cache"
     case threads
     case memoryBudget = "memory-budget"
     case maxBatchTokens = "max-batch-tokens"
@@ -55,6 +57,10 @@ public enum ServeSetting: String, CaseIterable, Sendable {
             "How the base is held in memory: f32, bf16, int8 or int4. (default: bf16 where the file has 16 bits)"
         case .weightCache:
             "on or off: keep packed weights in the state directory for the next start. (default: on)"
+        case .adapterWeights:
+            "How adapters are held in memory: f32, bf16 or int8. (default: f32 with an f32 base, else bf16)"
+        case .kvCache:
+            "How keys and values are held: f32, bf16 or int8. (default: f32 with an f32 base, else bf16)"
         case .threads: "Compute threads. (default: physical cores)"
         case .memoryBudget:
             "One pool for KV blocks and adapters, such as 4GiB. (default: 70 % of the free memory)"

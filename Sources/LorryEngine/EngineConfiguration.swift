@@ -1,4 +1,6 @@
-/// The scheduler's bounds.
+import LorryTensor
+
+/// The scheduler's bounds and how the KV cache is held.
 public struct EngineConfiguration: Sendable, Equatable {
     /// Bytes that KV blocks and resident adapters share.
     public var memoryBudgetByteCount: Int
@@ -10,6 +12,8 @@ public struct EngineConfiguration: Sendable, Equatable {
     public var maximumWaitingCount: Int
     /// Most positions of a sequence, prompt and answer together.
     public var maximumContextLength: Int
+    /// How keys and values are held; nil: the format that goes with the base's.
+    public var kvFormat: OperandFormat?
     /// Events that a generation's reader may lag behind before its sequence is paused.
     public var eventBufferCount = 64
 

@@ -41,7 +41,7 @@ package final class EngineCore {
         self.workers = workers
         self.queue = queue
         self.observer = observer
-        let layout = Self.kvLayout(model)
+        let layout = Self.kvLayout(model, configuration)
         pool = try MemoryPool(
             budgetByteCount: configuration.memoryBudgetByteCount,
             blockByteCount: layout.blockByteCount)
@@ -57,12 +57,13 @@ package final class EngineCore {
         residency.onEvict = { observer.engineDidEvictAdapter(name: $0) }
     }
 
-    /// Keys and values have the precision of the weights.
-    static func kvLayout(_ model: DecoderModel) -> KVLayout {
+    static func kvLayout(
+        _ model: DecoderModel, _ configuration: EngineConfiguration
+    ) -> KVLayout {
         KVLayout(
             layerCount: model.configuration.layerCount,
             kvHeadCount: model.configuration.kvHeadCount, headDim: model.configuration.headDim,
-            format: model.format.operandFormat)
+            format: configuration.kvFormat ?? model.format.operandFormat)
     }
 
     /// Whether the thread may end: nothing waits for the loads that may be under way.

@@ -8,12 +8,14 @@ public enum AdapterCompiler {
 
     /// Reads, checks and lays out an adapter for a base model.
     ///
+    /// - Parameter format: how factors are held; nil: the format that goes with the base's.
     /// - Throws: `AdapterError` naming the file, field or tensor at fault.
-    public static func compile(directory: URL, model: DecoderModel) throws(AdapterError)
-        -> AdapterProgram
-    {
+    public static func compile(
+        directory: URL, model: DecoderModel, format: OperandFormat? = nil
+    ) throws(AdapterError) -> AdapterProgram {
         let (method, builder) = try read(directory, model.configuration)
-        return builder.build(method: method, format: model.format.operandFormat, model: model)
+        return builder.build(
+            method: method, format: format ?? model.format.operandFormat, model: model)
     }
 
     /// Checks everything that `compile` would, and the numbers themselves, without keeping them.

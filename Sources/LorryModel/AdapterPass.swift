@@ -3,11 +3,17 @@ import LorryTensor
 /// Applies the adapter programs of a batch around the base's matmuls, segment by segment.
 ///
 /// Prepared once a step; then, for each group of linear layers, `transformInput` before the base's
-/// matmul and `adjustOutput` after it. Works on the rows of segments only.
+/// matmul and `adjustOutput` after it. Works on the rows of segments only. The lists of operations
+/// keep their memory from group to group and from step to step.
 final class AdapterPass {
     private let configuration: ModelConfiguration
     private let pool: WorkerPool
     private var segments: [ForwardBatch.Segment] = []
+    private var inputScales: [VectorSegment] = []
+    private var shrinks: [ShrinkSegment] = []
+    private var expands: [ExpandSegment] = []
+    private var outputScales: [VectorSegment] = []
+    private var biases: [VectorSegment] = []
     /// Results of the shrinks of one group: each segment's `[rows, shrinkRank]`, one after another.
     private var shrunk = AlignedBuffer<Float>(count: 1 << 14)
 
@@ -22,10 +28,16 @@ final class AdapterPass {
 
     /// Operation 1: x ← l ⊙ x.
     func transformInput(layer: Int, group: LinearGroup, _ x: UnsafeMutablePointer<Float>) {
-        let scales = vectors(layer, group) { $0.inputScale.map { [$0] } ?? [] }
-        guard !scales.isEmpty else { return }
+        inputScales.removeAll(keepingCapacity: true)
+        for segment in segments {
+            guard let operations = segment.program.groups[layer][group.rawValue],
+                let scale = operations.inputScale
+            else { continue }
+            inputScales.append(VectorSegment(scale, of: segment))
+        }
+        guard !inputScales.isEmpty else { return }
         segmentedScale(
-            x, yStride: configuration.inFeatures(of: group), segments: scales, pool: pool)
+            x, yStride: configuration.inFeatures(of: group), segments: inputScales, pool: pool)
     }
 
     /// Operations 2 to 4: y ← g ⊙ (y + s · B (A x)) + c.
@@ -34,69 +46,80 @@ final class AdapterPass {
         output: UnsafeMutablePointer<Float>
     ) {
         guard !segments.isEmpty else { return }
+        let shrunkCount = collect(layer, group)
         let stride = configuration.outFeatures(of: group)
-        addDeltas(layer, group, input, output, stride: stride)
-        let scales = vectors(layer, group) { $0.outputScales }
-        if !scales.isEmpty {
-            segmentedScale(output, yStride: stride, segments: scales, pool: pool)
+        if !shrinks.isEmpty {
+            if shrunkCount > shrunk.count { shrunk = AlignedBuffer(count: 2 * shrunkCount) }
+            let inFeatures = configuration.inFeatures(of: group)
+            segmentedShrink(
+                input, xStride: inFeatures, inFeatures: inFeatures, segments: shrinks,
+                v: shrunk.pointer, pool: pool)
+            segmentedExpand(
+                shrunk.pointer, segments: expands, y: output, yStride: stride, pool: pool)
         }
-        let biases = vectors(layer, group) { $0.biases }
+        if !outputScales.isEmpty {
+            segmentedScale(output, yStride: stride, segments: outputScales, pool: pool)
+        }
         if !biases.isEmpty {
             segmentedAdd(output, yStride: stride, segments: biases, pool: pool)
         }
     }
 
-    private func addDeltas(
-        _ layer: Int, _ group: LinearGroup, _ input: UnsafePointer<Float>,
-        _ output: UnsafeMutablePointer<Float>, stride: Int
-    ) {
-        var shrinks: [ShrinkSegment] = []
-        var expands: [ExpandSegment] = []
+    /// Lists the group's operations of all segments; returns the floats that the shrinks write.
+    private func collect(_ layer: Int, _ group: LinearGroup) -> Int {
+        shrinks.removeAll(keepingCapacity: true)
+        expands.removeAll(keepingCapacity: true)
+        outputScales.removeAll(keepingCapacity: true)
+        biases.removeAll(keepingCapacity: true)
         var shrunkCount = 0
         for segment in segments {
-            let program = segment.program
-            guard let operations = program.groups[layer][group.rawValue],
-                operations.shrinkRank > 0
-            else { continue }
-            shrinks.append(
-                ShrinkSegment(
-                    rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
-                    a: UnsafeRawPointer(program.operands.pointer(at: operations.shrinkOffset)),
-                    rank: operations.shrinkRank, format: program.format, vOffset: shrunkCount))
-            for expand in operations.expands {
-                expands.append(
-                    ExpandSegment(
-                        rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
-                        b: UnsafeRawPointer(program.operands.pointer(at: expand.offset)),
-                        rank: expand.rank, format: program.format,
-                        vOffset: shrunkCount + expand.rankStart, vStride: operations.shrinkRank,
-                        outStart: expand.columnStart, outFeatures: expand.outFeatures,
-                        scale: expand.scale))
+            guard let operations = segment.program.groups[layer][group.rawValue] else { continue }
+            if operations.shrinkRank > 0 {
+                shrinks.append(ShrinkSegment(operations, of: segment, vOffset: shrunkCount))
+                for expand in operations.expands {
+                    expands.append(
+                        ExpandSegment(
+                            expand, of: segment, vOffset: shrunkCount + expand.rankStart,
+                            vStride: operations.shrinkRank))
+                }
+                shrunkCount += segment.rows.count * operations.shrinkRank
             }
-            shrunkCount += segment.rows.count * operations.shrinkRank
+            for scale in operations.outputScales {
+                outputScales.append(VectorSegment(scale, of: segment))
+            }
+            for bias in operations.biases { biases.append(VectorSegment(bias, of: segment)) }
         }
-        guard !shrinks.isEmpty else { return }
-        if shrunkCount > shrunk.count { shrunk = AlignedBuffer(count: 2 * shrunkCount) }
-        let inFeatures = configuration.inFeatures(of: group)
-        segmentedShrink(
-            input, xStride: inFeatures, inFeatures: inFeatures, segments: shrinks,
-            v: shrunk.pointer, pool: pool)
-        segmentedExpand(
-            shrunk.pointer, segments: expands, y: output, yStride: stride, pool: pool)
+        return shrunkCount
     }
+}
 
-    private func vectors(
-        _ layer: Int, _ group: LinearGroup, _ select: (GroupProgram) -> [GroupProgram.Vector]
-    ) -> [VectorSegment] {
-        segments.flatMap { segment -> [VectorSegment] in
-            guard let operations = segment.program.groups[layer][group.rawValue] else { return [] }
-            return select(operations).map { vector in
-                let address = segment.program.operands.pointer(at: vector.offset)
-                return VectorSegment(
-                    rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
-                    vector: UnsafePointer(address.assumingMemoryBound(to: Float.self)),
-                    start: vector.columnStart, count: vector.count)
-            }
-        }
+extension ShrinkSegment {
+    fileprivate init(_ group: GroupProgram, of segment: ForwardBatch.Segment, vOffset: Int) {
+        self.init(
+            rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
+            a: UnsafeRawPointer(segment.program.operands.pointer(at: group.shrinkOffset)),
+            rank: group.shrinkRank, format: segment.program.format, vOffset: vOffset)
+    }
+}
+
+extension ExpandSegment {
+    fileprivate init(
+        _ expand: GroupProgram.Expand, of segment: ForwardBatch.Segment, vOffset: Int, vStride: Int
+    ) {
+        self.init(
+            rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
+            b: UnsafeRawPointer(segment.program.operands.pointer(at: expand.offset)),
+            rank: expand.rank, format: segment.program.format, vOffset: vOffset, vStride: vStride,
+            outStart: expand.columnStart, outFeatures: expand.outFeatures, scale: expand.scale)
+    }
+}
+
+extension VectorSegment {
+    fileprivate init(_ vector: GroupProgram.Vector, of segment: ForwardBatch.Segment) {
+        let address = segment.program.operands.pointer(at: vector.offset)
+        self.init(
+            rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
+            vector: UnsafePointer(address.assumingMemoryBound(to: Float.self)),
+            start: vector.columnStart, count: vector.count)
     }
 }

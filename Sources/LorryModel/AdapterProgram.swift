@@ -47,7 +47,7 @@ struct GroupProgram: Sendable, Equatable {
         var count: Int
     }
 
-    /// `y[columnStart + o] += scale · Σ_j v[rankStart + j] · B[j, o]`; B is `[rank, outFeatures]`.
+    /// `y[columnStart + o] += scale · Σ_j v[rankStart + j] · B[j, o]`; B is an `ExpandFactor`.
     struct Expand: Sendable, Equatable {
         var offset: Int
         var rankStart: Int
@@ -59,7 +59,7 @@ struct GroupProgram: Sendable, Equatable {
 
     /// Over all input columns.
     var inputScale: Vector?
-    /// `A` of all targets stacked, `[shrinkRank, inFeatures]`.
+    /// `A` of all targets stacked, a `ShrinkFactor` of rank `shrinkRank`.
     var shrinkOffset = 0
     var shrinkRank = 0
     var expands: [Expand] = []

@@ -150,10 +150,10 @@ extension AdapterProgramBuilder {
     /// One operand's way into the program's memory.
     private struct Copy {
         enum Content {
-            /// `[rank, inFeatures]`, as it is.
-            case down(Operand)
-            /// `[outFeatures, rank]`, stored transposed.
-            case up(Operand, rank: Int)
+            /// Stacked to one `[rank, inFeatures]`.
+            case down([Operand], rank: Int, inFeatures: Int)
+            /// `[outFeatures, rank]`
+            case up(Operand, rank: Int, outFeatures: Int)
             case vector(Operand)
             case bias([Bias], layer: Int, site: LinearSite)
         }
@@ -162,16 +162,19 @@ extension AdapterProgramBuilder {
 
         func write(to target: UnsafeMutableRawPointer, format: OperandFormat, model: DecoderModel) {
             switch content {
-            case .down(let operand):
-                storeWeights(operand.floats, to: target, format: format)
-            case .up(let operand, let rank):
-                storeWeights(
-                    transposed(operand.floats, columnCount: rank), to: target, format: format)
+            case .down(let parts, let rank, let inFeatures):
+                ShrinkFactor.pack(
+                    parts.flatMap(\.floats), rank: rank, inFeatures: inFeatures, format: format,
+                    to: target)
+            case .up(let operand, let rank, let outFeatures):
+                ExpandFactor.pack(
+                    operand.floats, rank: rank, outFeatures: outFeatures, format: format,
+                    to: target)
             case .vector(let operand):
-                storeWeights(operand.floats, to: target, format: .f32)
+                store(operand.floats, to: target)
             case .bias(let biases, let layer, let site):
                 let base = model.bias(layer: layer, site: site).map(Array.init)
-                storeWeights(sum(biases, base: base), to: target, format: .f32)
+                store(sum(biases, base: base), to: target)
             }
         }
 
@@ -231,28 +234,23 @@ extension AdapterProgramBuilder {
                 .vector(inputScale), byteCount: inFeatures * floatByteCount)
             program.inputScale = .init(offset: offset, columnStart: 0, count: inFeatures)
         }
-        // The stacked A must be contiguous, so its parts are placed without padding.
-        program.shrinkOffset = layout.byteCount
-        for (_, site) in sites {
-            for delta in site.deltas {
-                layout.copies.append(
-                    Copy(
-                        offset: program.shrinkOffset
-                            + program.shrinkRank * inFeatures * format.byteCount,
-                        content: .down(delta.down)))
-                program.shrinkRank += delta.rank
-            }
+        let deltas = sites.flatMap(\.1.deltas)
+        program.shrinkRank = deltas.reduce(0) { $0 + $1.rank }
+        if program.shrinkRank > 0 {
+            program.shrinkOffset = layout.place(
+                .down(deltas.map(\.down), rank: program.shrinkRank, inFeatures: inFeatures),
+                byteCount: ShrinkFactor.byteCount(
+                    rank: program.shrinkRank, inFeatures: inFeatures, format: format))
         }
-        let shrinkByteCount = program.shrinkRank * inFeatures * format.byteCount
-        layout.byteCount += (shrinkByteCount + 63) / 64 * 64
         var rankStart = 0
         for (site, operations) in sites {
             let columnStart = configuration.columnStart(of: site)
             let outFeatures = configuration.dimensions(of: site).outFeatures
             for delta in operations.deltas {
                 let offset = layout.place(
-                    .up(delta.up, rank: delta.rank),
-                    byteCount: delta.rank * outFeatures * format.byteCount)
+                    .up(delta.up, rank: delta.rank, outFeatures: outFeatures),
+                    byteCount: ExpandFactor.byteCount(
+                        rank: delta.rank, outFeatures: outFeatures, format: format))
                 program.expands.append(
                     .init(
                         offset: offset, rankStart: rankStart, rank: delta.rank,
@@ -276,27 +274,11 @@ extension AdapterProgramBuilder {
     }
 }
 
-/// Writes numbers to a program's memory, which has room for them.
-private func storeWeights(
-    _ numbers: [Float], to target: UnsafeMutableRawPointer, format: OperandFormat
-) {
-    numbers.withUnsafeBufferPointer { source in
+/// Writes numbers in single precision to a program's memory, which has room for them.
+private func store(_ numbers: [Float], to target: UnsafeMutableRawPointer) {
+    numbers.withUnsafeBytes { source in
         if let base = source.baseAddress {
-            convert(base, .f32, count: source.count, to: format, target)
+            target.copyMemory(from: base, byteCount: source.count)
         }
-    }
-}
-
-/// The transpose of a row-major matrix with the given number of columns.
-func transposed(_ matrix: [Float], columnCount: Int) -> [Float] {
-    guard columnCount > 0 else { return [] }
-    let rowCount = matrix.count / columnCount
-    return [Float](unsafeUninitializedCapacity: matrix.count) { target, count in
-        for row in 0..<rowCount {
-            for column in 0..<columnCount {
-                target[column * rowCount + row] = matrix[row * columnCount + column]
-            }
-        }
-        count = matrix.count
     }
 }

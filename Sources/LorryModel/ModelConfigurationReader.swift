@@ -1,4 +1,5 @@
 import Foundation
+import LorryTensor
 
 /// A model folder that cannot be served, with the file, field or tensor at fault.
 public struct ModelError: Error, CustomStringConvertible, Sendable, Equatable {
@@ -45,6 +46,9 @@ extension ModelConfiguration {
         }
         let headDim = explicitHeadDim ?? hiddenSize / headCount
         guard headDim % 2 == 0 else { throw file.bad("head_dim", "\(headDim) is odd") }
+        guard headDim <= KVLayout.maximumHeadDim else {
+            throw file.bad("head_dim", "\(headDim) is above \(KVLayout.maximumHeadDim)")
+        }
         let layerCount = try file.size("num_hidden_layers")
         guard layerCount <= maximumLayerCount else {
             throw file.bad("num_hidden_layers", "is above \(maximumLayerCount)")

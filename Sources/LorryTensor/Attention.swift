@@ -2,13 +2,19 @@ import CKernels
 
 /// The layout of a KV block, which holds `blockSize` tokens for all layers:
 /// ```
-/// [layer][ keys: [kvHead][headDim][16]   (transposed: lane = token)
-///          values: [kvHead][16][headDim] ]
+/// [layer][ keys: [kvHead]…, values: [kvHead]…, int8: key scales, value scales [kvHead][16] f32 ]
+///
+///              keys of a head              values of a head
+/// f32          [headDim][16] lane = token  [16][columns]
+/// bf16, int8   [headDim / 2][16][2]        [16 / 2][columns][2]
 /// ```
-/// in f32 or bf16.
+/// Columns are `headDim` rounded up to 16; an odd `headDim` has one more of zeros. int8 are multiples
+/// of a scale that each token has for each KV head.
 public struct KVLayout: Sendable, Hashable {
     /// Tokens of a block.
     public static let blockSize = Int(CK_LANES)
+    /// The largest dimension of a head.
+    public static let maximumHeadDim = Int(CK_MAX_HEAD_DIM)
 
     public let layerCount: Int
     public let kvHeadCount: Int
@@ -17,6 +23,7 @@ public struct KVLayout: Sendable, Hashable {
 
     public init(layerCount: Int, kvHeadCount: Int, headDim: Int, format: OperandFormat) {
         precondition(layerCount > 0 && kvHeadCount > 0 && headDim > 0, "empty KV layout")
+        precondition(headDim <= Self.maximumHeadDim, "heads of \(headDim)")
         self.layerCount = layerCount
         self.kvHeadCount = kvHeadCount
         self.headDim = headDim
@@ -30,10 +37,36 @@ public struct KVLayout: Sendable, Hashable {
     public func keyOffset(layer: Int) -> Int { layer * layerByteCount }
 
     /// Bytes from a block's start to the layer's values.
-    public func valueOffset(layer: Int) -> Int { layer * layerByteCount + layerByteCount / 2 }
+    public func valueOffset(layer: Int) -> Int {
+        keyOffset(layer: layer) + kvHeadCount * keyHeadByteCount
+    }
+
+    /// Bytes from a block's start to the scales of the layer's keys.
+    func keyScaleOffset(layer: Int) -> Int {
+        valueOffset(layer: layer) + kvHeadCount * valueHeadByteCount
+    }
+
+    /// Bytes from a block's start to the scales of the layer's values.
+    func valueScaleOffset(layer: Int) -> Int { keyScaleOffset(layer: layer) + scalesByteCount }
+
+    /// Bytes of one head's keys.
+    var keyHeadByteCount: Int {
+        let rows = format == .f32 ? headDim : (headDim + 1) / 2 * 2
+        return rows * Self.blockSize * format.byteCount
+    }
+
+    /// Bytes of one head's values.
+    var valueHeadByteCount: Int {
+        (headDim + 15) / 16 * 16 * Self.blockSize * format.byteCount
+    }
+
+    /// Bytes of the scales of a layer's keys, or of its values.
+    private var scalesByteCount: Int {
+        format == .int8 ? kvHeadCount * Self.blockSize * MemoryLayout<Float>.size : 0
+    }
 
     private var layerByteCount: Int {
-        2 * kvHeadCount * headDim * Self.blockSize * format.byteCount
+        kvHeadCount * (keyHeadByteCount + valueHeadByteCount) + 2 * scalesByteCount
     }
 }
 
@@ -77,8 +110,13 @@ public func storeKV(
         var write = ck_kv_write(
             block: arena.assumingMemoryBound(to: UInt8.self),
             key_offset: layout.keyOffset(layer: layer),
-            value_offset: layout.valueOffset(layer: layer), format: layout.format.native,
-            kv_head_count: layout.kvHeadCount, head_dim: layout.headDim)
+            value_offset: layout.valueOffset(layer: layer),
+            key_head_byte_count: layout.keyHeadByteCount,
+            value_head_byte_count: layout.valueHeadByteCount,
+            key_scale_offset: layout.keyScaleOffset(layer: layer),
+            value_scale_offset: layout.valueScaleOffset(layer: layer),
+            format: layout.format.native, kv_head_count: layout.kvHeadCount,
+            head_dim: layout.headDim)
         let first = piece * rowsPerTask
         for row in first..<min(first + rowsPerTask, span.rowCount) {
             let position = span.startPosition + row
@@ -86,8 +124,8 @@ public func storeKV(
             write.block =
                 arena.assumingMemoryBound(to: UInt8.self) + block * layout.blockByteCount
             ck_store_kv(
-                &write, position % KVLayout.blockSize, k + (span.rowStart + row) * kStride,
-                v + (span.rowStart + row) * vStride)
+                &write, position % KVLayout.blockSize, row == span.rowCount - 1,
+                k + (span.rowStart + row) * kStride, v + (span.rowStart + row) * vStride)
         }
     }
 }
@@ -112,9 +150,11 @@ public struct AttentionScoring: Sendable, Hashable {
 /// sees: `max(0, p - slidingWindow + 1) ... p`. Query heads share KV heads in groups of
 /// `headCount / kvHeadCount`.
 ///
-/// Blocks are visited in order of position with an online softmax in f32, so a row's bits depend
-/// neither on the chunk that it comes in nor on other rows. A block is read once for all heads of
-/// its group and for a tile of rows.
+/// Positions are visited in order, 64 at a time from a multiple of 64 on, with an online softmax in
+/// f32, so a row's bits depend neither on the chunk that it comes in nor on other rows. A block is
+/// read once for all heads of its group and for a tile of rows. With bf16, level `avx512-bf16` rounds
+/// queries and weights to bf16; with int8 every level rounds them to 15 bits and a sign, of the
+/// query's largest magnitude and of the largest weight of 64 positions.
 ///
 /// - Parameters:
 ///   - q: f32 `[rows, headCount, headDim]`, rows `qStride` floats apart.
@@ -133,7 +173,7 @@ public func pagedAttention(
     precondition(
         (scoring.slidingWindow ?? 1) > 0 && (scoring.softcap ?? 1) > 0, "window and softcap")
     let group = headCount / layout.kvHeadCount
-    let rowsPerTile = max(1, 32 / group)
+    let rowsPerTile = max(1, 48 / group)
     let kernels = pool.kernels
     pool.runPieces(groupCount: spans.count) { index in
         layout.kvHeadCount * ((spans[index].rowCount + rowsPerTile - 1) / rowsPerTile)
@@ -145,7 +185,11 @@ public func pagedAttention(
             arena: arena.assumingMemoryBound(to: UInt8.self),
             block_byte_count: layout.blockByteCount, block_table: span.blockTable,
             key_offset: layout.keyOffset(layer: layer),
-            value_offset: layout.valueOffset(layer: layer), format: layout.format.native,
+            value_offset: layout.valueOffset(layer: layer),
+            key_head_byte_count: layout.keyHeadByteCount,
+            value_head_byte_count: layout.valueHeadByteCount,
+            key_scale_offset: layout.keyScaleOffset(layer: layer),
+            value_scale_offset: layout.valueScaleOffset(layer: layer), format: layout.format.native,
             head_dim: layout.headDim, group_size: group, start_position: span.startPosition,
             window: scoring.slidingWindow ?? Int.max, scale: scoring.scale,
             softcap: scoring.softcap ?? 0)

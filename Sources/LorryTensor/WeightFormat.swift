@@ -27,27 +27,6 @@ public enum WeightFormat: String, Sendable, CaseIterable {
     }
 }
 
-/// How adapter factors and KV blocks are held in memory.
-public enum OperandFormat: String, Sendable, CaseIterable {
-    case f32
-    case bf16
-
-    /// Bytes of one element.
-    public var byteCount: Int {
-        switch self {
-        case .f32: 4
-        case .bf16: 2
-        }
-    }
-
-    var native: ck_format {
-        switch self {
-        case .f32: .CK_FORMAT_F32
-        case .bf16: .CK_FORMAT_BF16
-        }
-    }
-}
-
 /// An element type of tensors in files.
 public enum ElementType: String, Sendable, CaseIterable {
     case f32
@@ -78,22 +57,4 @@ public func widen(
 ) {
     precondition(count >= 0, "negative element count")
     ck_widen(source, elementType.native, count, destination)
-}
-
-/// Converts `count` elements to `format`: f32 exactly, bf16 rounded to nearest, ties to even.
-///
-/// `destination` holds `count * format.byteCount` bytes. The source may lie at any address.
-public func convert(
-    _ source: UnsafeRawPointer, _ elementType: ElementType, count: Int, to format: OperandFormat,
-    _ destination: UnsafeMutableRawPointer
-) {
-    precondition(count >= 0, "negative element count")
-    switch format {
-    case .f32:
-        ck_widen(
-            source, elementType.native, count, destination.assumingMemoryBound(to: Float.self))
-    case .bf16:
-        ck_narrow(
-            source, elementType.native, count, destination.assumingMemoryBound(to: UInt16.self))
-    }
 }

@@ -55,7 +55,9 @@ struct ServeAssembly {
         let text = TextCodec(tokenizer: try loadTokenizer(for: model))
         let metrics = makeMetrics()
         let engine = try makeEngine(model, workers, metrics)
-        let registry = try openRegistry(model)
+        let adapterFormat =
+            settings.adapterWeights.map { OperandFormat($0) } ?? model.format.operandFormat
+        let registry = try openRegistry(model, adapterFormat)
         try await importAdapters(into: registry)
         let readiness = Readiness()
         var services = APIServices(
@@ -64,7 +66,7 @@ struct ServeAssembly {
             tokenizerFile: modelDirectory.appending(path: "tokenizer.json"),
             keys: keys, metrics: metrics, readiness: readiness
         ) { directory in
-            try AdapterCompiler.compile(directory: directory, model: model)
+            try AdapterCompiler.compile(directory: directory, model: model, format: adapterFormat)
         }
         services.allowedRoots = settings.allowedAdapterRoots.map { URL(filePath: $0) }
         EngineGauges.add(
@@ -144,6 +146,7 @@ struct ServeAssembly {
         if let count = settings.maximumBatchTokenCount {
             configuration.maximumBatchTokenCount = count
         }
+        configuration.kvFormat = settings.kvCache.map { OperandFormat($0) }
         if let count = settings.maximumRunningCount { configuration.maximumRunningCount = count }
         if let count = settings.maximumWaitingCount { configuration.maximumWaitingCount = count }
         return try Engine(
@@ -158,9 +161,10 @@ struct ServeAssembly {
         return max(64 << 20, (Machine.availableByteCount - mapped) / 10 * 7)
     }
 
-    private func openRegistry(_ model: DecoderModel) throws -> AdapterRegistry {
+    private func openRegistry(
+        _ model: DecoderModel, _ format: OperandFormat
+    ) throws -> AdapterRegistry {
         let configuration = model.configuration
-        let format = model.format.operandFormat
         var registryConfiguration = RegistryConfiguration()
         registryConfiguration.reservedNames = [modelName]
         registryConfiguration.misfit = {
@@ -273,5 +277,16 @@ struct ServeAssembly {
     /// The one line on standard output, for people and for scripts that wait for it.
     private static func announce(_ url: String) {
         FileHandle.standardOutput.write(Data("Lorry is ready on \(url)\n".utf8))
+    }
+}
+
+extension OperandFormat {
+    fileprivate init(_ setting: ServeConfiguration.OperandFormat) {
+        self =
+            switch setting {
+            case .f32: .f32
+            case .bf16: .bf16
+            case .int8: .int8
+            }
     }
 }

@@ -27,6 +27,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: Self.help(.tlsKey)) var tlsKey: String?
     @Option(help: Self.help(.weights)) var weights: String?
     @Option(help: Self.help(.weightCache)) var weightCache: String?
+    @Option(help: Self.help(.adapterWeights)) var adapterWeights: String?
+    @Option(help: Self.help(.kvCache)) var kvCache: String?
     @Option(help: Self.help(.threads)) var threads: String?
     @Option(help: Self.help(.memoryBudget)) var memoryBudget: String?
     @Option(help: Self.help(.maxBatchTokens)) var maxBatchTokens: String?
@@ -65,8 +67,8 @@ struct ServeCommand: AsyncParsableCommand {
         let values: [ServeSetting: String?] = [
             .model: model, .modelName: modelName, .adapters: adapters, .stateDirectory: stateDir,
             .host: host, .port: port, .tlsCertificate: tlsCert, .tlsKey: tlsKey,
-            .weights: weights, .weightCache: weightCache, .threads: threads,
-            .memoryBudget: memoryBudget,
+            .weights: weights, .weightCache: weightCache, .adapterWeights: adapterWeights,
+            .kvCache: kvCache, .threads: threads, .memoryBudget: memoryBudget,
             .maxBatchTokens: maxBatchTokens, .maxRunning: maxRunning, .maxWaiting: maxWaiting,
             .maxContext: maxContext, .apiKeys: apiKeys, .drainTimeout: drainTimeout,
             .logFormat: logFormat, .logLevel: logLevel,

@@ -48,7 +48,7 @@ import Testing
             .model: "/m", .modelName: "n", .adapters: "/a", .strictAdapters: "true",
             .allowedAdapterRoot: "/r", .stateDirectory: "/s", .host: "::1", .port: "1",
             .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off",
-            .threads: "2",
+            .adapterWeights: "int8", .kvCache: "bf16", .threads: "2",
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
             .maxContext: "6", .apiKeys: "/keys", .allowUnauthenticated: "true",
             .drainTimeout: "7s", .logFormat: "json", .logLevel: "debug",
@@ -66,6 +66,8 @@ import Testing
         expected.tlsKey = "/k"
         expected.weights = .int8
         expected.cachesWeights = false
+        expected.adapterWeights = .int8
+        expected.kvCache = .bf16
         expected.threadCount = 2
         expected.memoryBudgetByteCount = 4 << 30
         expected.maximumBatchTokenCount = 3
@@ -88,7 +90,9 @@ import Testing
     @Test(arguments: [
         (ServeSetting.port, "65536", "0 to 65535"), (.port, "-1", "0 to 65535"),
         (.port, "http", "0 to 65535"), (.threads, "0", "1 to 1024"), (.maxRunning, "1.5", "whole"),
-        (.weights, "int7", "f32, bf16, int8, int4"), (.memoryBudget, "lots", "4GiB"),
+        (.weights, "int7", "f32, bf16, int8, int4"),
+        (.adapterWeights, "int4", "f32, bf16, int8"), (.kvCache, "f16", "f32, bf16, int8"),
+        (.memoryBudget, "lots", "4GiB"),
         (.memoryBudget, "0", "4GiB"), (.drainTimeout, "soon", "30s"), (.logFormat, "xml", "text"),
         (.logLevel, "loud", "trace"), (.strictAdapters, "maybe", "true or false"),
     ])

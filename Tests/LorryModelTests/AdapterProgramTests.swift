@@ -71,6 +71,36 @@ import Testing
         }
     }
 
+    /// Narrower factors change a delta by far less than the delta itself, and take less memory.
+    @Test func everyFormatIsNearTheFactors() throws {
+        let plain = try model(base)
+        var builder = AdapterProgramBuilder(configuration: plain.configuration)
+        for (index, site) in Self.sites.enumerated() {
+            let (out, into) = TinyModel.dimensions(site.name)
+            let rank = 3 + index
+            builder.addLowRank(
+                layer: index % 2, site: site, rank: rank,
+                down: .floats(numbers(rank * into, seed: 7)),
+                up: .floats(numbers(out * rank, seed: 70)), scale: 0.5)
+        }
+        let programs = OperandFormat.allCases.map {
+            builder.build(method: "test", format: $0, model: plain)
+        }
+        for (format, program) in zip(OperandFormat.allCases, programs) {
+            #expect(
+                program.byteCount == builder.describe(method: "test", format: format).byteCount)
+        }
+        #expect(programs[1].byteCount < programs[0].byteCount)
+        let untouched = plain.testLogits(tokens, workers)
+        let exact = plain.testLogits(tokens, workers, program: programs[0])
+        let change = zip(exact, untouched).map { abs($0 - $1) }.max() ?? 0
+        for program in programs.dropFirst() {
+            let found = plain.testLogits(tokens, workers, program: program)
+            let error = zip(found, exact).map { abs($0 - $1) }.max() ?? 1
+            #expect(error > 0 && error < 0.02 * change, "\(program.format)")
+        }
+    }
+
     /// y ← g ⊙ (W x + b) is a base with scaled rows and biases.
     @Test func outputScales() throws {
         for site in Self.sites {

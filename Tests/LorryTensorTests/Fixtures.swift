@@ -26,8 +26,14 @@ enum Tolerance {
     static let matmul = 1e-6
     static let shrink = 1e-6
     static let expand = 1e-6
+    /// Of Σ max |x| · |w|, where int8 meets activations of 15 bits and a sign.
+    static let words = 1.7e-5
     /// Of the largest |value| attended to.
     static let attention = 4e-6
+    /// Likewise where weights are rounded to bf16, which leaves 8 bits of each.
+    static let bf16Weights = 2e-3
+    /// Likewise where queries and weights are rounded to 15 bits and a sign.
+    static let wordWeights = 3e-4
     /// Of the result.
     static let exponential = 2.5e-7
     static let rmsNorm = 1e-6
@@ -50,28 +56,59 @@ enum Machine {
     }
 }
 
+/// `values` after a round trip through bf16.
+func roundedToBF16(_ values: [Float]) -> [Float] {
+    var narrow = [UInt16](repeating: 0, count: values.count)
+    LorryTensor.narrow(values, .f32, count: values.count, to: &narrow)
+    return narrow.map { Float(bitPattern: UInt32($0) << 16) }
+}
+
 extension OperandFormat {
-    /// `values` as the format holds them, in memory of their own.
+    /// `values` as files of f32 or bf16 hold them, in memory of their own.
     func encode(_ values: [Float]) -> AlignedBuffer<UInt8> {
         let buffer = AlignedBuffer<UInt8>(count: values.count * byteCount)
-        values.withUnsafeBytes { bytes in
-            guard let base = bytes.baseAddress else { return }
-            convert(base, .f32, count: values.count, to: self, buffer.pointer)
+        let target = UnsafeMutableRawPointer(buffer.pointer)
+        if self == .bf16 {
+            narrow(
+                values, .f32, count: values.count,
+                to: target.assumingMemoryBound(to: UInt16.self))
+        } else {
+            precondition(self == .f32, "int8 has scales beside it")
+            values.withUnsafeBytes { bytes in
+                if let base = bytes.baseAddress {
+                    target.copyMemory(from: base, byteCount: bytes.count)
+                }
+            }
         }
         return buffer
     }
 
-    /// `values` after a round trip through the format.
+    /// `values` as the format holds them. For int8 they are one group that shares a scale.
     func rounded(_ values: [Float]) -> [Float] {
-        let encoded = encode(values)
-        return [Float](unsafeUninitializedCapacity: values.count) { out, count in
-            if let base = out.baseAddress {
-                widen(
-                    encoded.pointer, self == .f32 ? .f32 : .bf16, count: values.count, to: base)
-            }
-            count = values.count
+        switch self {
+        case .f32: return values
+        case .bf16: return roundedToBF16(values)
+        case .int8:
+            let largest = values.reduce(0) { max($0, abs($1)) }
+            guard largest > 0 else { return values }
+            return values.map { ($0 * (127 / largest)).rounded(.toNearestOrEven) * (largest / 127) }
         }
     }
+
+    /// What the kernels of a level make of activations that meet operands of this format.
+    func seen(_ values: [Float], at level: KernelLevel) -> [Float] {
+        self == .bf16 && level == .avx512BF16 ? roundedToBF16(values) : values
+    }
+}
+
+/// `matrix` of rows of `width`, with `body` applied to each row.
+func mapRows(_ matrix: [Float], width: Int, _ body: ([Float]) -> [Float]) -> [Float] {
+    stride(from: 0, to: matrix.count, by: width).flatMap { body(Array(matrix[$0..<$0 + width])) }
+}
+
+func transposed(_ matrix: [Float], width: Int) -> [Float] {
+    let height = matrix.count / width
+    return (0..<matrix.count).map { matrix[$0 % height * width + $0 / height] }
 }
 
 /// A matrix packed from f32 values `[outFeatures, inFeatures]`.

@@ -21,7 +21,7 @@ import Testing
         var wide = [Float](repeating: 0, count: all.count)
         widen(all, .bf16, count: all.count, to: &wide)
         var back = [UInt16](repeating: 0, count: all.count)
-        convert(wide, .f32, count: all.count, to: .bf16, &back)
+        narrow(wide, .f32, count: all.count, to: &back)
         for index in all.indices {
             #expect(wide[index].bitPattern == UInt32(all[index]) << 16)
             #expect(back[index] == all[index] || wide[index].isNaN)
@@ -36,13 +36,13 @@ import Testing
         ] as [(UInt32, UInt16)])
     func roundsToNearestEven(word: UInt32, expected: UInt16) {
         var result: UInt16 = 0
-        convert([Float(bitPattern: word)], .f32, count: 1, to: .bf16, &result)
+        narrow([Float(bitPattern: word)], .f32, count: 1, to: &result)
         #expect(result == expected)
     }
 
     @Test func notANumberStaysOne() {
         var result: UInt16 = 0
-        convert([Float(bitPattern: 0x7f80_0001)], .f32, count: 1, to: .bf16, &result)
+        narrow([Float(bitPattern: 0x7f80_0001)], .f32, count: 1, to: &result)
         #expect(Float(bitPattern: UInt32(result) << 16).isNaN)
     }
 }

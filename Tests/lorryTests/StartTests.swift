@@ -31,8 +31,6 @@ extension EndToEndTests {
             try await expectFailure(Self.model + ["--port", "http"], naming: ["--port", "http"])
             try await expectFailure(Self.model + ["--weights", "f8"], naming: ["--weights", "f8"])
             try await expectFailure(
-                Self.model + ["--weights", "int8"], naming: ["--weights", "int8", "not supported"])
-            try await expectFailure(
                 Self.model + ["--memory-budget", "much"], naming: ["--memory-budget", "much"])
             try await expectFailure(
                 Self.model + ["--host", "0.0.0.0"], naming: ["--host", "--api-keys"])

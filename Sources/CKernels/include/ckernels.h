@@ -75,24 +75,43 @@ typedef struct ck_matmul {
     size_t column_end;
 } ck_matmul;
 
-/// v[row, j] = Σ_i x[row, i] · a[j, i], lane i % 16 first, then a tree over the lanes.
+/// Ranks whose lines lie side by side in a packed A.
+#define CK_RANK_TILE 8
+/// Largest dimension of an attention head.
+#define CK_MAX_HEAD_DIM 512
+/// Largest rank of one expand.
+#define CK_MAX_RANK 2048
+
+/// v[row, j] = Σ_i x[row, i] · a[j, i], by lanes over i first, then a tree over the lanes.
+///
+/// A is packed by `ck_pack_shrink`: `[rank tile][step][rank of the tile][elements]`, where a tile
+/// has CK_RANK_TILE ranks, the last one what is left, and a step 16 f32, 32 bf16 or 32 int8 inputs.
+/// int8 has a scale per rank.
 typedef struct ck_shrink {
     const float *x;              // row 0 of the segment
     size_t x_stride;
     size_t in_features;
-    const void *a;               // [rank, in_features]
+    const void *a;
+    const float *_Nullable scales; // [rank], int8 only
     ck_format format;
+    size_t rank;
+    size_t step_count;           // steps that hold in_features
     float *v;                    // [rows, rank]
     size_t v_stride;
 } ck_shrink;
 
-/// y[row, o] += scale · Σ_j v[row, j] · b[j, o], one FMA chain over j per element.
+/// y[row, o] += scale · Σ_j v[row, j] · b[j, o], one chain over j per element.
+///
+/// B is packed by `ck_pack_expand`: panels of 16 outputs, the last one padded with zeros,
+/// `[panel][rank][16]` for f32 and `[panel][rank / 2][16][2]` for bf16 and int8. int8 has a scale
+/// per rank.
 typedef struct ck_expand {
     const float *v;              // row 0 of the segment
     size_t v_stride;
-    const void *b;               // [rank, out_features]
+    const void *b;
+    const float *_Nullable scales; // [rank], int8 only
     ck_format format;
-    size_t rank;
+    size_t rank;                 // at most CK_MAX_RANK
     size_t out_features;
     float scale;
     float *y;                    // row 0 of the segment, first column of the target
@@ -101,9 +120,13 @@ typedef struct ck_expand {
 
 /// Causal attention of one sequence's consecutive query rows over its KV blocks.
 ///
-/// A KV block holds 16 tokens. At key_offset: [kv_head][head_dim][16] (lane = token); at
-/// value_offset: [kv_head][16][head_dim]. Blocks are visited in order of position, 16 tokens at a
-/// time, with an online softmax.
+/// A KV block holds 16 tokens. Keys at key_offset, values at value_offset, per KV head:
+///   f32         keys [head_dim][16] (lane = token), values [16][columns]
+///   bf16, int8  keys [head_dim / 2][16][2], values [16 / 2][columns][2]
+/// Columns are head_dim rounded up to 16, and an odd head_dim has one more of zeros. int8 has a
+/// scale per token and KV head, [kv_head][16] at key_scale_offset and value_scale_offset.
+///
+/// Blocks are visited in order of position, 64 positions at a time, with an online softmax.
 typedef struct ck_attention {
     const float *q;              // row 0 of the span, [rows, heads, head_dim]
     size_t q_stride;
@@ -114,8 +137,12 @@ typedef struct ck_attention {
     const int32_t *block_table;  // block number by position / 16
     size_t key_offset;           // bytes from a block's start to this layer's keys
     size_t value_offset;
+    size_t key_head_byte_count;
+    size_t value_head_byte_count;
+    size_t key_scale_offset;     // int8 only
+    size_t value_scale_offset;
     ck_format format;
-    size_t head_dim;
+    size_t head_dim;             // at most CK_MAX_HEAD_DIM
     size_t group_size;           // query heads per KV head
     size_t start_position;       // of row 0
     size_t window;               // positions a row sees, itself included; SIZE_MAX: all
@@ -142,7 +169,7 @@ typedef struct ck_table {
     void (*matmul)(const ck_matmul *m, size_t panel_start, size_t panel_end, size_t panel_ahead);
     void (*shrink)(const ck_shrink *s, size_t rank_start, size_t rank_end, size_t row_start,
                    size_t row_end);
-    void (*expand)(const ck_expand *e, size_t column_start, size_t column_end, size_t row_start,
+    void (*expand)(const ck_expand *e, size_t panel_start, size_t panel_end, size_t row_start,
                    size_t row_end);
     void (*attention)(const ck_attention *a, size_t kv_head, size_t row_start, size_t row_end);
     /// out = weight · (x / sqrt(mean(x²) + epsilon))
@@ -213,16 +240,37 @@ void ck_pack_panel(void *panel, ck_format format, size_t in_features,
 void ck_unpack_lane(const void *panel, ck_format format, size_t in_features, size_t lane,
                     float *dst);
 
-/// Writes one token's keys and values for all KV heads into a block.
+/// Where a layer's keys and values lie in a block (see ck_attention).
 typedef struct ck_kv_write {
     uint8_t *block;
     size_t key_offset;
     size_t value_offset;
+    size_t key_head_byte_count;
+    size_t value_head_byte_count;
+    size_t key_scale_offset;     // int8 only
+    size_t value_scale_offset;
     ck_format format;
     size_t kv_head_count;
     size_t head_dim;
 } ck_kv_write;
-void ck_store_kv(const ck_kv_write *w, size_t token, const float *k, const float *v);
+/// Writes one token's keys and values for all KV heads into a block. With `is_last` nothing has
+/// been written after the token: what shares a pair with it becomes 0, since attention reads pairs.
+void ck_store_kv(const ck_kv_write *w, size_t token, bool is_last, const float *k,
+                 const float *v);
+
+/// Bytes of a packed A without its scales.
+size_t ck_shrink_byte_count(size_t rank, size_t in_features, ck_format format);
+/// Inputs' steps of a packed A.
+size_t ck_shrink_step_count(size_t in_features, ck_format format);
+/// Packs A, f32 [rank, in_features]; writes all of `packed`, and for int8 the scales [rank].
+void ck_pack_shrink(const float *a, size_t rank, size_t in_features, ck_format format,
+                    void *packed, float *_Nullable scales);
+/// Bytes of a packed B without its scales.
+size_t ck_expand_byte_count(size_t rank, size_t out_features, ck_format format);
+/// Packs B, f32 [out_features, rank] as files have it; writes all of `packed`, and for int8 the
+/// scales [rank].
+void ck_pack_expand(const float *b, size_t rank, size_t out_features, ck_format format,
+                    void *packed, float *_Nullable scales);
 
 // Measured limits.
 
