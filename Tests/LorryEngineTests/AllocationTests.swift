@@ -26,7 +26,7 @@ import Testing
             case .base: 160
             case .filters: 240
             case .logprobs: 2_250
-            case .adapters: 7_900
+            case .adapters: 160
             }
         }
     }
