@@ -64,6 +64,10 @@ var targets: [Target] = [
     system("CPCRE2", pkgConfig: "libpcre2-8", apt: "libpcre2-dev"),
     system("CXXHash", pkgConfig: "libxxhash", apt: "libxxhash-dev"),
     .target(name: "CKernels", cSettings: kernelSettings),
+    // Of tests only.
+    .target(
+        name: "CAllocationCounter", path: "Tests/CAllocationCounter",
+        cSettings: [.treatAllWarnings(as: .error)]),
     .executableTarget(
         name: "lorry",
         dependencies: [
@@ -83,7 +87,9 @@ var targets: [Target] = [
 ]
 targets += library("LorryTensor", ["CKernels", "COpenBLAS"], testDependencies: ["COpenBLAS"])
 targets += library("LorryModel", ["LorryTensor", "CPCRE2", "CXXHash"])
-targets += library("LorryEngine", ["LorryModel", "LorryTensor", logging])
+targets += library(
+    "LorryEngine", ["LorryModel", "LorryTensor", logging],
+    testDependencies: ["LorryModel", "LorryTensor", "CAllocationCounter"])
 targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])

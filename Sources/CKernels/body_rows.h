@@ -91,11 +91,70 @@ static float largest(const float *x, size_t count) {
     return best;
 }
 
+/// Index of the first element above `bound` from `start` on; `count` where there is none.
+static size_t find_above(const float *x, size_t start, size_t count, float bound) {
+    size_t i = start;
+    for (; i + 4 * CK_LANES <= count; i += 4 * CK_LANES) {
+        i16 above = load16(x + i) > splat(bound);
+        CK_UNROLL for (int c = 1; c < 4; c++)
+            above |= load16(x + i + c * CK_LANES) > splat(bound);
+        if (__builtin_reduce_or(above) != 0) break;
+    }
+    for (; i < count; i++)
+        if (x[i] > bound) return i;
+    return count;
+}
+
+static size_t count_above(const float *x, size_t count, float bound) {
+    i16 sum[2] = {0, 0};
+    size_t i = 0;
+    // A comparison that holds is -1 in its lane.
+    for (; i + 2 * CK_LANES <= count; i += 2 * CK_LANES)
+        CK_UNROLL for (int c = 0; c < 2; c++)
+            sum[c] -= load16(x + i + c * CK_LANES) > splat(bound);
+    size_t total = (size_t)__builtin_reduce_add(sum[0] + sum[1]);
+    for (; i < count; i++) total += x[i] > bound;
+    return total;
+}
+
 static size_t argmax(const float *x, size_t count) {
     float best = largest(x, count);
+    size_t found = find_above(x, 0, count, nextafterf(best, -INFINITY));
+    if (found < count) return found;
     for (size_t i = 0; i < count; i++)
         if (x[i] == best) return i;
     return 0;
+}
+
+/// Weights of 16 logits; NaN is not from the floor up and weighs nothing.
+CK_INLINE v16 weigh16(v16 x, const ck_softmax *s) {
+    v16 weight = exp16(x / splat(s->temperature) - splat(s->greatest / s->temperature));
+    return x >= splat(s->floor) ? weight : splat(0);
+}
+
+/// The last `count` < 16 weights; the other lanes weigh nothing.
+CK_INLINE v16 weigh_part(const float *x, size_t count, const ck_softmax *s) {
+    float lanes[CK_LANES];
+    store16(lanes, splat(NAN));
+    memcpy(lanes, x, count * sizeof(float));
+    return weigh16(load16(lanes), s);
+}
+
+static float weight_sum(const float *x, size_t count, const ck_softmax *s) {
+    v16 sum[2] = {splat(0), splat(0)};
+    size_t i = 0;
+    for (; i + 2 * CK_LANES <= count; i += 2 * CK_LANES)
+        CK_UNROLL for (int c = 0; c < 2; c++)
+            sum[c] += weigh16(load16(x + i + c * CK_LANES), s);
+    for (; i + CK_LANES <= count; i += CK_LANES) sum[0] += weigh16(load16(x + i), s);
+    if (i < count) sum[1] += weigh_part(x + i, count - i, s);
+    return sum_lanes(sum[0] + sum[1]);
+}
+
+static void weigh(const float *x, size_t count, const ck_softmax *s, float *out) {
+    size_t i = 0;
+    for (; i + CK_LANES <= count; i += CK_LANES) store16(out + i, weigh16(load16(x + i), s));
+    if (i < count) store_part(out + i, weigh_part(x + i, count - i, s), count - i);
 }
 
 /// log Σ exp(x): vector sums over spans of 4096, the spans added in f64.

@@ -95,11 +95,21 @@ static void park(ck_pool *pool, uint64_t finished_run) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
+void ck_name_thread(const char *name) {
+#if defined(__linux__)
+    (void)pthread_setname_np(pthread_self(), name);
+#elif defined(__APPLE__)
+    (void)pthread_setname_np(name);
+#else
+    (void)name;
+#endif
+}
+
 static void prepare_thread(ck_pool *pool, size_t index) {
 #if defined(__linux__)
     char name[16];
     snprintf(name, sizeof name, "lorry-kernel-%u", (unsigned)(index % 100));
-    pthread_setname_np(pthread_self(), name);
+    ck_name_thread(name);
     if (!pool->pinned) return;
     // The caller has the first allowed CPU; worker i takes the one i + 1 places on.
     cpu_set_t allowed, one;
@@ -204,6 +214,31 @@ bool ck_pool_run(ck_pool *pool, size_t task_count, ck_task task, void *context) 
     }
     atomic_store(&pool->running, false);
     return true;
+}
+
+/// A Swift closure `(Int) -> Void` as its caller passes it: a function and its context.
+typedef __attribute__((swiftcall)) void (*closure_function)(
+    size_t index, __attribute__((swift_context)) void *context);
+
+typedef struct closure {
+    closure_function function;
+    void *context;
+} closure;
+
+static void call_closure(void *context, size_t index) {
+    closure *task = context;
+    task->function(index, task->context);
+}
+
+/// ck_pool_run for a closure of Swift's that does not escape; declared in WorkerPool.swift. Swift
+/// itself could hand such a closure to C only by allocating a copy, at every operator of a step.
+__attribute__((swiftcall)) bool ck_pool_run_closure(ck_pool *pool, size_t task_count,
+                                                    closure_function function, void *context);
+
+__attribute__((swiftcall)) bool ck_pool_run_closure(ck_pool *pool, size_t task_count,
+                                                    closure_function function, void *context) {
+    closure task = {function, context};
+    return ck_pool_run(pool, task_count, call_closure, &task);
 }
 
 void ck_pool_destroy(ck_pool *pool) {

@@ -27,4 +27,8 @@ extern const ck_table ck_neon_i8mm_table;
         .exponential = exponential,                                                            \
         .argmax = argmax,                                                                      \
         .log_sum_exp = log_sum_exp,                                                            \
+        .find_above = find_above,                                                              \
+        .count_above = count_above,                                                            \
+        .weight_sum = weight_sum,                                                              \
+        .weigh = weigh,                                                                        \
     }

@@ -135,7 +135,7 @@ private final class Side {
     func run(_ window: [Int32]) {
         var batch = ForwardBatch()
         batch.append(
-            tokens: window, startPosition: 0, blockTable: blockTable, program: nil,
+            tokens: window[...], startPosition: 0, blockTable: blockTable, program: nil,
             logits: window.indices)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
     }

@@ -1,8 +1,9 @@
 import Foundation
 import LorryModel
+import LorryTensor
 
 /// Compiles adapters on threads of its own, at low priority, so that loads do not hold up steps.
-final class AdapterLoader: Sendable {
+package final class AdapterLoader: Sendable {
     /// Safe because `jobs` and `isStopped` are only touched with `condition` locked.
     private final class Queue: @unchecked Sendable {
         let condition = NSCondition()
@@ -10,20 +11,20 @@ final class AdapterLoader: Sendable {
         var isStopped = false
     }
 
-    typealias Completion =
+    package typealias Completion =
         @Sendable (AdapterReference, Result<AdapterProgram, any Error>) -> Void
 
     private let queue = Queue()
 
-    init(threadCount: Int = 2, completion: @escaping Completion) {
+    package init(threadCount: Int = 2, completion: @escaping Completion) {
         for index in 0..<threadCount {
             let thread = Thread { [queue] in
+                nameThread("lorry-load-\(index)")
                 Self.lowerPriority()
                 while let job = Self.next(queue) {
                     completion(job, Result { try job.load() })
                 }
             }
-            thread.name = "lorry-load-\(index)"
             thread.start()
         }
     }
@@ -37,7 +38,7 @@ final class AdapterLoader: Sendable {
         queue.condition.unlock()
     }
 
-    func stop() {
+    package func stop() {
         queue.condition.lock()
         queue.isStopped = true
         queue.jobs = []

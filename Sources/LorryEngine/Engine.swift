@@ -61,10 +61,10 @@ public final class Engine: Sendable {
         shared.statistics.withLock { $0 = core.statistics(previous: $0) }
         let handoff = CoreHandoff(core: core)
         let thread = Thread { [shared] in
+            nameThread("lorry-engine")
             Self.loop(handoff.core, mailbox, shared)
             loader.stop()
         }
-        thread.name = "lorry-engine"
         thread.stackSize = 8 << 20
         thread.start()
     }

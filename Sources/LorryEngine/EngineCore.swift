@@ -4,8 +4,9 @@ import LorryTensor
 
 /// The state behind the engine thread: takes messages, then plan → run → commit, step after step.
 ///
-/// Owned by the engine thread and not Sendable.
-final class EngineCore {
+/// Owned by the engine thread and not Sendable. A step that only decodes allocates nothing beside
+/// the growth of what a token is appended to: plan, batch and results keep their memory.
+package final class EngineCore {
     private let model: DecoderModel
     private let configuration: EngineConfiguration
     private let workers: WorkerPool
@@ -18,6 +19,10 @@ final class EngineCore {
     private let residency: AdapterResidency
     private let forward: ForwardPass
     private var sequences: [SequenceID: TokenSequence] = [:]
+    // Of the step under way; empty between steps, so that nothing is held longer than it runs.
+    private var plan = StepPlan()
+    private var batch = ForwardBatch()
+    private var results: [RowResult] = []
     /// The scheduler's `changeCount` as of the last statistics.
     private var namedChangeCount = 0
     /// Sequences in the engine, waiting or running, by adapter.
@@ -27,7 +32,7 @@ final class EngineCore {
     /// Takes no sequence any more, whoever still holds a reservation.
     private var isStopped = false
 
-    init(
+    package init(
         model: DecoderModel, configuration: EngineConfiguration, workers: WorkerPool,
         queue: WaitingQueue, loader: AdapterLoader, observer: any EngineObserver
     ) throws(PoolError) {
@@ -64,9 +69,12 @@ final class EngineCore {
     /// Whether the thread may end: nothing waits for the loads that may be under way.
     var canStop: Bool { (isDraining || isStopped) && sequences.isEmpty }
 
+    /// Whether adapters are being loaded, so that a message will come.
+    package var hasLoads: Bool { residency.hasLoads }
+
     // MARK: - Messages
 
-    func handle(_ message: Mailbox.Message) {
+    package func handle(_ message: Mailbox.Message) {
         switch message {
         case .submit(let submission): submit(submission)
         case .abandon(let id):
@@ -165,45 +173,51 @@ final class EngineCore {
     // MARK: - A step
 
     /// - Returns: false where nothing can be done until there is another message.
-    func step() -> Bool {
+    package func step() -> Bool {
         let start = clock.now
         for sequence in scheduler.running {
             sequence.isPaused = sequence.channel.pauseIfFull()
         }
-        let plan = makePlan(start)
+        defer { clearStep() }
+        makePlan(start)
         // After a preemption there is room for others, which the next plan may admit.
         guard !plan.entries.isEmpty else { return !plan.preempted.isEmpty }
         let planned = clock.now
-        let batch = makeBatch(plan, now: planned)
+        makeBatch(now: planned)
         forward.run(batch, arena: pool.arena)
-        let results = sample(plan, batch)
+        sample()
         let ran = clock.now
-        commit(plan, results)
+        commit()
+        let decodeTokenCount = plan.entries.reduce(0) {
+            $0 + ($1.sequence.isDecodeStep($1.range) ? 1 : 0)
+        }
         observer.engineDidStep(
             StepObservation(
-                promptTokenCount: plan.entries.reduce(0) {
-                    $0 + ($1.sequence.isDecodeStep($1.range) ? 0 : $1.range.count)
-                },
-                decodeTokenCount: plan.entries.reduce(0) {
-                    $0 + ($1.sequence.isDecodeStep($1.range) ? 1 : 0)
-                },
-                adapterCount: batch.segments.count, plan: planned - start, run: ran - planned,
-                commit: clock.now - ran))
+                promptTokenCount: plan.tokenCount - decodeTokenCount,
+                decodeTokenCount: decodeTokenCount, adapterCount: batch.segments.count,
+                plan: planned - start, run: ran - planned, commit: clock.now - ran))
         return true
     }
 
-    private func makePlan(_ now: ContinuousClock.Instant) -> StepPlan {
-        let plan = makePlan(now, includingPinned: false)
-        guard plan.entries.isEmpty, scheduler.running.isEmpty, scheduler.hasUnpausedWaiting,
-            !residency.hasLoads
-        else { return plan }
-        // Nothing runs and nothing will: pinned adapters are in the way.
-        return makePlan(now, includingPinned: true)
+    private func clearStep() {
+        plan.clear()
+        batch.clear()
+        results.removeAll(keepingCapacity: true)
     }
 
-    private func makePlan(_ now: ContinuousClock.Instant, includingPinned: Bool) -> StepPlan {
+    private func makePlan(_ now: ContinuousClock.Instant) {
+        makePlan(now, includingPinned: false)
+        guard plan.entries.isEmpty, scheduler.running.isEmpty, scheduler.hasUnpausedWaiting,
+            !residency.hasLoads
+        else { return }
+        // Nothing runs and nothing will: pinned adapters are in the way.
+        makePlan(now, includingPinned: true)
+    }
+
+    private func makePlan(_ now: ContinuousClock.Instant, includingPinned: Bool) {
         residency.beginPlan()
-        return scheduler.plan(
+        scheduler.plan(
+            into: &plan,
             readiness: { [self] sequence, sparing in
                 guard let adapter = sequence.request.adapter else { return .ready }
                 return residency.prepare(
@@ -215,8 +229,7 @@ final class EngineCore {
             })
     }
 
-    private func makeBatch(_ plan: StepPlan, now: ContinuousClock.Instant) -> ForwardBatch {
-        var batch = ForwardBatch()
+    private func makeBatch(now: ContinuousClock.Instant) {
         for entry in plan.entries {
             let sequence = entry.sequence
             if sequence.firstScheduled == nil {
@@ -224,13 +237,15 @@ final class EngineCore {
                 sequence.reservation = nil
                 queue.noteStart(now)
             }
+            let offsets = sequence.logitOffsets(entry.range)
             batch.append(
                 tokens: sequence.tokens[entry.range], startPosition: entry.range.lowerBound,
-                blockTable: sequence.blocks.map(\.index),
-                program: program(sequence),
-                logits: sequence.logitOffsets(entry.range))
+                blockTable: sequence.blockTable, program: program(sequence), logits: offsets)
+            for offset in offsets {
+                results.append(
+                    RowResult(sequence: sequence, position: entry.range.lowerBound + offset))
+            }
         }
-        return batch
     }
 
     /// A sequence without its adapter would answer as the base: that must never happen silently.
@@ -242,7 +257,7 @@ final class EngineCore {
         return program
     }
 
-    private func commit(_ plan: StepPlan, _ results: [RowResult]) {
+    private func commit() {
         scheduler.commit(plan)
         for result in results {
             let sequence = result.sequence
@@ -323,7 +338,7 @@ final class EngineCore {
 
     // MARK: - Statistics
 
-    func statistics(previous: EngineStatistics) -> EngineStatistics {
+    package func statistics(previous: EngineStatistics) -> EngineStatistics {
         var statistics = EngineStatistics()
         statistics.runningCount = scheduler.running.count
         statistics.waitingCount = scheduler.waiting.count
@@ -362,60 +377,58 @@ final class EngineCore {
 // MARK: - Sampling
 
 extension EngineCore {
-    /// What one row of logits gave.
+    /// What one row of logits gives, in the order of the batch's logit rows.
     private struct RowResult {
         let sequence: TokenSequence
+        /// Of the token whose logits these are.
+        let position: Int
         var promptLogprobs: TokenLogprobs?
         var token: Int32?
         var logprobs: TokenLogprobs?
     }
 
-    private func sample(_ plan: StepPlan, _ batch: ForwardBatch) -> [RowResult] {
-        // In the order of the batch's logit rows: each entry's wanted offsets, ascending.
-        let wanted = plan.entries.flatMap { entry in
-            entry.sequence.logitOffsets(entry.range).map { (entry.sequence, entry.range, $0) }
-        }
-        var results = wanted.map { RowResult(sequence: $0.0) }
+    private func sample() {
         let width = model.configuration.vocabularySize
         var done = 0
-        while done < wanted.count {
+        while done < results.count {
             let tile = batch.logitRows[done...].prefix(ForwardPass.logitTileRowCount)
             forward.withLogits(of: tile) { logits in
                 results.withUnsafeMutableBufferPointer { results in
                     // Safe because each task has a row of logits and a result of its own, and only
                     // the row of a sequence's last token changes its sampler.
                     workers.run(taskCount: tile.count) { index in
-                        let (sequence, range, offset) = wanted[done + index]
-                        results[done + index] = Self.sampleRow(
-                            sequence, at: range.lowerBound + offset,
+                        Self.sampleRow(
+                            &results[done + index], level: workers.level,
                             UnsafeMutableBufferPointer(start: logits + index * width, count: width))
                     }
                 }
             }
             done += tile.count
         }
-        return results
     }
 
-    /// - Parameter position: of the token whose logits these are.
     private static func sampleRow(
-        _ sequence: TokenSequence, at position: Int, _ logits: UnsafeMutableBufferPointer<Float>
-    ) -> RowResult {
-        var result = RowResult(sequence: sequence)
+        _ result: inout RowResult, level: KernelLevel,
+        _ logits: UnsafeMutableBufferPointer<Float>
+    ) {
+        let sequence = result.sequence
+        let position = result.position
         let request = sequence.request
         if let count = request.promptLogprobCount, position + 1 < sequence.promptCount {
-            result.promptLogprobs = LogprobReader(UnsafeBufferPointer(logits)).logprobs(
-                of: sequence.tokens[position + 1], topCount: count)
+            // Several rows of one prompt are read at a time, so that none may use the sequence's own.
+            var greatest = GreatestLogits()
+            result.promptLogprobs = LogprobReader(UnsafeBufferPointer(logits), level: level)
+                .logprobs(
+                    of: sequence.tokens[position + 1], topCount: count, using: &greatest)
         }
-        guard position + 1 == sequence.tokens.count, !sequence.wantsNoTokens else { return result }
-        // Log-probabilities are those of the model, before the sampler changes the logits.
-        let original = request.logprobCount.map { _ in Array(logits) }
-        let token = sequence.sampler.sample(logits)
+        guard position + 1 == sequence.tokens.count, !sequence.wantsNoTokens else { return }
+        let token = sequence.sampler.sample(logits, level: level)
         result.token = token
-        result.logprobs = original?.withUnsafeBufferPointer {
-            LogprobReader($0).logprobs(of: token, topCount: request.logprobCount ?? 0)
+        // Those of the model: the sampler leaves the logits as they were.
+        if let count = request.logprobCount {
+            result.logprobs = LogprobReader(UnsafeBufferPointer(logits), level: level)
+                .logprobs(of: token, topCount: count, using: &sequence.greatest)
         }
-        return result
     }
 }
 

@@ -26,6 +26,17 @@ package final class Mailbox: @unchecked Sendable {
         package let channel: EventChannel
         package let place: QueuePlace
         package let submitted: ContinuousClock.Instant
+
+        package init(
+            id: SequenceID, request: GenerationRequest, channel: EventChannel, place: QueuePlace,
+            submitted: ContinuousClock.Instant
+        ) {
+            self.id = id
+            self.request = request
+            self.channel = channel
+            self.place = place
+            self.submitted = submitted
+        }
     }
 
     private let condition = NSCondition()

@@ -1,6 +1,6 @@
 import LorryTensor
 
-/// What the next step computes.
+/// What the next step computes. Kept from step to step, so that its arrays keep their memory.
 package struct StepPlan {
     package struct Entry {
         package let sequence: TokenSequence
@@ -14,7 +14,33 @@ package struct StepPlan {
     /// Sequences that lost their blocks to others, and wait again.
     package var preempted: [TokenSequence] = []
 
+    package init() {}
+
     package var tokenCount: Int { entries.reduce(0) { $0 + $1.range.count } }
+
+    /// Forgets everything; what the sequences hold may be released.
+    package mutating func clear() {
+        entries.removeAll(keepingCapacity: true)
+        preempted.removeAll(keepingCapacity: true)
+    }
+
+    /// Puts an entry in its place. Takes no memory beside the array's own, as a sort would.
+    fileprivate mutating func insert(_ entry: Entry) {
+        var index = entries.count
+        while index > 0, Self.precedes(entry.sequence, entries[index - 1].sequence) { index -= 1 }
+        entries.insert(entry, at: index)
+    }
+
+    private static func precedes(_ a: TokenSequence, _ b: TokenSequence) -> Bool {
+        let (x, y) = (a.adapterID?.digest ?? "", b.adapterID?.digest ?? "")
+        return x == y ? a.id < b.id : x < y
+    }
+
+    /// - Returns: the tokens that were planned for the sequence.
+    fileprivate mutating func remove(_ sequence: TokenSequence) -> Int {
+        guard let index = entries.firstIndex(where: { $0.sequence === sequence }) else { return 0 }
+        return entries.remove(at: index).range.count
+    }
 }
 
 /// Decides which sequences run, and gives them KV blocks: plan → (run) → commit.
@@ -41,6 +67,8 @@ package final class Scheduler {
     /// In the order of admission.
     package private(set) var running: [TokenSequence] = []
     package private(set) var preemptionCount = 0
+    /// Tokens that the plan being made may still take.
+    private var budget = 0
     /// Grows with every change of who waits or runs.
     package private(set) var changeCount = 1
 
@@ -87,20 +115,22 @@ package final class Scheduler {
     package typealias ReadinessCheck = (TokenSequence, _ sparing: Int) -> AdapterResidency.Readiness
 
     /// - Parameters:
+    ///   - plan: overwritten.
     ///   - readiness: whether a waiting sequence's adapter is resident.
     ///   - makeRoom: evicts something idle so that blocks become free; false where nothing is idle.
-    package func plan(readiness: ReadinessCheck, makeRoom: () -> Bool) -> StepPlan {
-        var draft = Draft(budget: bounds.batchTokenCount)
-        let candidates = running.filter { !$0.isPaused }
-        for sequence in candidates where sequence.isDecoding {
-            schedule(sequence, &draft, makeRoom)
+    package func plan(into plan: inout StepPlan, readiness: ReadinessCheck, makeRoom: () -> Bool) {
+        plan.clear()
+        budget = bounds.batchTokenCount
+        // Preempted ones leave `running` meanwhile; `schedule` passes over them.
+        let candidates = running
+        for sequence in candidates where sequence.isDecoding && !sequence.isPaused {
+            schedule(sequence, &plan, makeRoom)
         }
-        for sequence in candidates where !sequence.isDecoding {
-            schedule(sequence, &draft, makeRoom)
+        for sequence in candidates where !sequence.isDecoding && !sequence.isPaused {
+            schedule(sequence, &plan, makeRoom)
         }
         // After a preemption nothing is admitted: it would take the room just made.
-        if draft.preempted.isEmpty { admit(&draft, readiness, makeRoom) }
-        return draft.plan()
+        if plan.preempted.isEmpty { admit(&plan, readiness, makeRoom) }
     }
 
     /// Records that a step computed what was planned.
@@ -109,22 +139,6 @@ package final class Scheduler {
     }
 
     // MARK: -
-
-    private struct Draft {
-        var budget: Int
-        var entries: [SequenceID: StepPlan.Entry] = [:]
-        var preempted: [TokenSequence] = []
-
-        func plan() -> StepPlan {
-            let sorted = entries.values.sorted { a, b in
-                let (x, y) = (
-                    a.sequence.adapterID?.digest ?? "", b.sequence.adapterID?.digest ?? ""
-                )
-                return (x, a.sequence.id) < (y, b.sequence.id)
-            }
-            return StepPlan(entries: sorted, preempted: preempted)
-        }
-    }
 
     private func insert(_ sequence: TokenSequence) {
         changeCount += 1
@@ -147,29 +161,29 @@ package final class Scheduler {
     }
 
     private func schedule(
-        _ sequence: TokenSequence, _ draft: inout Draft, _ makeRoom: () -> Bool
+        _ sequence: TokenSequence, _ plan: inout StepPlan, _ makeRoom: () -> Bool
     ) {
-        let count = min(sequence.pendingCount, draft.budget)
+        let count = min(sequence.pendingCount, budget)
         guard count > 0, running.contains(where: { $0 === sequence }) else { return }
         while !allocate(sequence, upTo: sequence.computedCount + count) {
             if makeRoom() { continue }
             // One whose reader lags behind loses least.
             let victim = running.last { $0.isPaused } ?? running[running.count - 1]
-            preempt(victim, &draft)
+            preempt(victim, &plan)
             if victim === sequence { return }
         }
         let start = sequence.computedCount
-        draft.entries[sequence.id] = .init(sequence: sequence, range: start..<start + count)
-        draft.budget -= count
+        plan.insert(.init(sequence: sequence, range: start..<start + count))
+        budget -= count
     }
 
     /// Admits waiting sequences in their order. The first for which there is no room ends the
     /// admission: those behind it would take, again and again, the room that it waits for.
     private func admit(
-        _ draft: inout Draft, _ readiness: ReadinessCheck, _ makeRoom: () -> Bool
+        _ plan: inout StepPlan, _ readiness: ReadinessCheck, _ makeRoom: () -> Bool
     ) {
         var index = 0
-        while index < waiting.count, draft.budget > 0 {
+        while index < waiting.count, budget > 0 {
             let sequence = waiting[index]
             guard !sequence.isPaused else {
                 index += 1
@@ -177,7 +191,7 @@ package final class Scheduler {
             }
             guard running.count < bounds.runningCount else {
                 // A reader that lags behind must not keep others out.
-                guard preemptPaused(&draft) else { return }
+                guard preemptPaused(&plan) else { return }
                 index = 0
                 continue
             }
@@ -192,34 +206,32 @@ package final class Scheduler {
                 if pool.freeCount >= required { break }
                 fallthrough
             case .lacksRoom:
-                guard preemptPaused(&draft) else { return }
+                guard preemptPaused(&plan) else { return }
                 index = 0
                 continue
             }
             changeCount += 1
             waiting.remove(at: index)
             running.append(sequence)
-            schedule(sequence, &draft, makeRoom)
+            schedule(sequence, &plan, makeRoom)
         }
     }
 
     /// Takes the blocks and the place of the paused sequence that was admitted last.
     ///
     /// - Returns: false where none is paused.
-    private func preemptPaused(_ draft: inout Draft) -> Bool {
+    private func preemptPaused(_ plan: inout StepPlan) -> Bool {
         guard let victim = running.last(where: { $0.isPaused }) else { return false }
-        preempt(victim, &draft)
+        preempt(victim, &plan)
         return true
     }
 
-    private func preempt(_ victim: TokenSequence, _ draft: inout Draft) {
+    private func preempt(_ victim: TokenSequence, _ plan: inout StepPlan) {
         running.removeAll { $0 === victim }
-        if let entry = draft.entries.removeValue(forKey: victim.id) {
-            draft.budget += entry.range.count
-        }
+        budget += plan.remove(victim)
         pool.freeKVBlocks(victim.releaseBlocks())
         insert(victim)
-        draft.preempted.append(victim)
+        plan.preempted.append(victim)
         preemptionCount += 1
     }
 

@@ -35,9 +35,13 @@ package final class TokenSequence {
     /// Tokens whose keys and values are in the blocks.
     package private(set) var computedCount = 0
     package private(set) var blocks: [BlockID] = []
+    /// The numbers of `blocks`, as a forward pass takes them.
+    package private(set) var blockTable: [Int32] = []
     /// Set while the reader lags behind; such a sequence takes no part in steps.
     package var isPaused = false
     package var sampler: Sampler
+    /// Memory for the alternatives of a sampled token.
+    package var greatest = GreatestLogits()
     package var promptLogprobs: [TokenLogprobs?] = []
     package var hasSentPrompt = false
 
@@ -80,13 +84,17 @@ package final class TokenSequence {
         precondition(computedCount <= tokens.count)
     }
 
-    package func addBlock(_ block: BlockID) { blocks.append(block) }
+    package func addBlock(_ block: BlockID) {
+        blocks.append(block)
+        blockTable.append(block.index)
+    }
 
     /// Forgets all keys and values.
     /// - Returns: the blocks that held them.
     package func releaseBlocks() -> [BlockID] {
         defer {
             blocks = []
+            blockTable = []
             computedCount = 0
         }
         return blocks

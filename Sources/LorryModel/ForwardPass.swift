@@ -159,17 +159,16 @@ public final class ForwardPass {
     }
 
     private func prepareSpans(_ batch: ForwardBatch) {
-        let blockCount = batch.spans.reduce(0) { $0 + $1.blockTable.count }
+        let blockCount = batch.blockTables.count
         if blockCount > blockTables.count { blockTables = AlignedBuffer(count: 2 * blockCount) }
+        blockTables.pointer.update(from: batch.blockTables, count: blockCount)
         spans.removeAll(keepingCapacity: true)
-        var next = blockTables.pointer
         for span in batch.spans {
-            next.update(from: span.blockTable, count: span.blockTable.count)
             spans.append(
                 AttentionSpan(
                     rowStart: span.rows.lowerBound, rowCount: span.rows.count,
-                    startPosition: span.startPosition, blockTable: UnsafePointer(next)))
-            next += span.blockTable.count
+                    startPosition: span.startPosition,
+                    blockTable: UnsafePointer(blockTables.pointer + span.blocks.lowerBound)))
         }
     }
 

@@ -137,7 +137,7 @@ public func exponential(
     loaded(level).pointee.exponential(x, count, out)
 }
 
-private func loaded(_ level: KernelLevel) -> UnsafePointer<ck_table> {
+func loaded(_ level: KernelLevel) -> UnsafePointer<ck_table> {
     guard let table = level.table else {
         preconditionFailure("kernel level \(level.rawValue) cannot run on this machine")
     }

@@ -18,6 +18,8 @@ public final class WorkerPool: Sendable {
     nonisolated(unsafe) private let native: OpaquePointer
     // Safe because only the thread that may call `run` touches it, between its runs.
     nonisolated(unsafe) private var preparedRows = AlignedBuffer<UInt8>(count: 1 << 16)
+    // Safe for the same reason; a run's tasks only read it.
+    nonisolated(unsafe) private var pieceEnds = AlignedBuffer<Int>(count: 256)
 
     /// Starts `threadCount - 1` workers.
     ///
@@ -57,16 +59,8 @@ public final class WorkerPool: Sendable {
     /// One run at a time: a call from inside `body`, or from a second thread meanwhile, traps.
     public func run(taskCount: Int, _ body: (Int) -> Void) {
         precondition(taskCount >= 0, "negative task count")
-        let started = withoutActuallyEscaping(body) { body in
-            // Safe because the context outlives the call, which returns after the last task.
-            withUnsafePointer(to: body) { context in
-                ck_pool_run(
-                    native, taskCount,
-                    { context, index in
-                        context.assumingMemoryBound(to: ((Int) -> Void).self).pointee(index)
-                    }, UnsafeMutableRawPointer(mutating: context))
-            }
-        }
+        // Safe because the call returns after the last task.
+        let started = runClosure(native, taskCount, body)
         precondition(started, "WorkerPool.run called while a run was under way")
     }
 
@@ -86,22 +80,27 @@ public final class WorkerPool: Sendable {
         groupCount: Int, pieceCount: (Int) -> Int, body: (Int, Int) -> Void
     ) {
         guard groupCount > 0 else { return }
-        withUnsafeTemporaryAllocation(of: Int.self, capacity: groupCount) { ends in
-            var total = 0
-            for group in 0..<groupCount {
-                total += pieceCount(group)
-                ends[group] = total
+        if groupCount > pieceEnds.count { pieceEnds = AlignedBuffer(count: 2 * groupCount) }
+        let ends = pieceEnds.pointer
+        var total = 0
+        for group in 0..<groupCount {
+            total += pieceCount(group)
+            ends[group] = total
+        }
+        run(taskCount: total) { task in
+            // The first group that ends past the task.
+            var low = 0
+            var high = groupCount - 1
+            while low < high {
+                let middle = (low + high) / 2
+                if ends[middle] > task { high = middle } else { low = middle + 1 }
             }
-            run(taskCount: total) { task in
-                // The first group that ends past the task.
-                var low = 0
-                var high = groupCount - 1
-                while low < high {
-                    let middle = (low + high) / 2
-                    if ends[middle] > task { high = middle } else { low = middle + 1 }
-                }
-                body(low, task - (low > 0 ? ends[low - 1] : 0))
-            }
+            body(low, task - (low > 0 ? ends[low - 1] : 0))
         }
     }
 }
+
+/// `ck_pool_run` for a closure that does not escape. It is not in the header, since only Swift's
+/// calling convention passes a closure without allocating a copy of it.
+@_silgen_name("ck_pool_run_closure")
+private func runClosure(_ pool: OpaquePointer, _ taskCount: Int, _ body: (Int) -> Void) -> Bool

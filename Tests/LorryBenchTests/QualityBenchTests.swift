@@ -69,7 +69,7 @@ import Testing
         var batch = ForwardBatch()
         let tokens = windows[1]
         batch.append(
-            tokens: tokens, startPosition: 0, blockTable: [0, 1, 2, 3], program: nil,
+            tokens: tokens[...], startPosition: 0, blockTable: [0, 1, 2, 3], program: nil,
             logits: tokens.indices)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
         let width = model.configuration.vocabularySize

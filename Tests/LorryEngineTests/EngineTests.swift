@@ -53,6 +53,20 @@ import Testing
         if case .finished(let summary) = event { summary.reason } else { nil }
     }
 
+    #if os(Linux)
+        @Test func itsThreadsCarryTheirNames() async throws {
+            let engine = try reference.engine(workers: workers)
+            _ = try await engine.tokens(request(count: 2))
+            let tasks = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")
+            let names = tasks.compactMap {
+                try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)
+                    .trimmingCharacters(in: .newlines)
+            }
+            #expect(Set(["lorry-engine", "lorry-load-0", "lorry-load-1"]).isSubset(of: names))
+            await engine.shutdown(drainDeadline: .seconds(5))
+        }
+    #endif
+
     @Test func cancelEndsARunningGeneration() async throws {
         let engine = try reference.engine(workers: workers)
         let generation = try engine.submit(request(count: 400), reservation: engine.reserve())

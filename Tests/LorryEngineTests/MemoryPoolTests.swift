@@ -1,3 +1,4 @@
+import Foundation
 import LorryEngine
 import Testing
 
@@ -85,6 +86,57 @@ import Testing
                 count: pool.blockByteCount)
             #expect(bytes.allSatisfy { $0 == mark }, "seed \(seed)")
         }
+    }
+
+    /// Huge pages must bring no memory behind blocks that are charged to adapters.
+    @Test(arguments: [4, 5] as [UInt64])
+    func memoryStaysWithinTheBudget(_ seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        // Blocks that straddle huge pages, and some pages' edges.
+        let pool = try makePool(60, blockByteCount: 368_640 + 512)
+        let pageByteCount = Int(sysconf(Int32(_SC_PAGESIZE)))
+        var blocks: [BlockID: UInt8] = [:]
+        var adapters: [[BlockID]] = []
+        for step in 0..<600 {
+            switch Int.random(in: 0..<4, using: &random) {
+            case 0, 1:
+                guard let block = pool.allocateKVBlock() else { break }
+                let mark = UInt8(step % 251 + 1)
+                (pool.arena + Int(block.index) * pool.blockByteCount)
+                    .initializeMemory(as: UInt8.self, repeating: mark, count: pool.blockByteCount)
+                blocks[block] = mark
+            case 2:
+                let size = Int.random(in: 0..<5_000_000, using: &random)
+                if let taken = pool.reserveForAdapter(byteCount: size) { adapters.append(taken) }
+            default:
+                if Bool.random(using: &random), !adapters.isEmpty {
+                    let index = Int.random(in: 0..<adapters.count, using: &random)
+                    pool.releaseFromAdapter(adapters.remove(at: index))
+                } else {
+                    let leaving = blocks.keys.filter { _ in Bool.random(using: &random) }
+                    for block in leaving { blocks[block] = nil }
+                    pool.freeKVBlocks(leaving)
+                }
+            }
+            let bound =
+                (pool.blockCount - pool.adapterBlockCount) * pool.blockByteCount
+                + 2 * pool.adapterBlockCount * pageByteCount
+            #expect(residentByteCount(pool) <= bound, "seed \(seed), step \(step)")
+        }
+        for (block, mark) in blocks {
+            let bytes = UnsafeRawBufferPointer(
+                start: pool.arena + Int(block.index) * pool.blockByteCount,
+                count: pool.blockByteCount)
+            #expect(bytes.allSatisfy { $0 == mark }, "seed \(seed)")
+        }
+    }
+
+    private func residentByteCount(_ pool: MemoryPool) -> Int {
+        let pageByteCount = Int(sysconf(Int32(_SC_PAGESIZE)))
+        let byteCount = pool.blockCount * pool.blockByteCount
+        var pages = [UInt8](repeating: 0, count: (byteCount + pageByteCount - 1) / pageByteCount)
+        #expect(mincore(pool.arena, byteCount, &pages) == 0)
+        return pages.reduce(0) { $0 + Int($1 & 1) } * pageByteCount
     }
 
     private func check(_ pool: MemoryPool, _ blocks: [BlockID], _ adapters: [[BlockID]]) {

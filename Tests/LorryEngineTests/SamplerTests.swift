@@ -20,7 +20,8 @@ import Testing
     private func kept(_ logits: [Float], _ parameters: SamplingParameters) -> Set<Int32> {
         var logits = logits
         return logits.withUnsafeMutableBufferPointer {
-            Set(CandidateFilter(parameters).candidates($0).map(\.id))
+            var filter = CandidateFilter(parameters)
+            return Set(filter.tokens(keptOf: $0))
         }
     }
 
@@ -193,9 +194,10 @@ import Testing
         let order = logits.indices.sorted { logits[$0] > logits[$1] }
         logits.withUnsafeBufferPointer { buffer in
             let reader = LogprobReader(buffer)
+            var scratch = GreatestLogits()
             for place in [0, 1, 17, 499] {
                 let token = order[place]
-                let found = reader.logprobs(of: Int32(token), topCount: 20)
+                let found = reader.logprobs(of: Int32(token), topCount: 20, using: &scratch)
                 #expect(found.rank == place + 1)
                 #expect(abs(Double(found.logprob) - log(probabilities[token])) < 1e-4)
                 #expect(found.top.map(\.id) == order.prefix(20).map { Int32($0) })
@@ -204,11 +206,15 @@ import Testing
                         abs(Double($0.logprob) - log(probabilities[Int($0.id)])) < 1e-4
                     })
             }
-            #expect(reader.logprobs(of: 0, topCount: 0).top.isEmpty)
-            #expect(reader.logprobs(of: 0, topCount: 900).top.count == 500)
+            let none = reader.logprobs(of: 0, topCount: 0, using: &scratch)
+            #expect(none.top.isEmpty)
+            let all = reader.logprobs(of: 0, topCount: 900, using: &scratch)
+            #expect(all.top.count == 500)
         }
         [Float](repeating: 1, count: 5).withUnsafeBufferPointer {
-            #expect(LogprobReader($0).logprobs(of: 3, topCount: 3).top.map(\.id) == [0, 1, 2])
+            var scratch = GreatestLogits()
+            let found = LogprobReader($0).logprobs(of: 3, topCount: 3, using: &scratch)
+            #expect(found.top.map(\.id) == [0, 1, 2])
         }
     }
 }

@@ -43,7 +43,11 @@ import Testing
         func plan(
             _ readiness: (TokenSequence) -> AdapterResidency.Readiness = { _ in .ready }
         ) -> StepPlan {
-            scheduler.plan(readiness: { sequence, _ in readiness(sequence) }, makeRoom: { false })
+            var plan = StepPlan()
+            scheduler.plan(
+                into: &plan, readiness: { sequence, _ in readiness(sequence) },
+                makeRoom: { false })
+            return plan
         }
 
         /// Plans and commits a step, and samples a token where the end was reached.

@@ -186,9 +186,9 @@ import Testing
         var batch = ForwardBatch()
         for (index, program) in programs.enumerated() {
             batch.append(
-                tokens: tokens, startPosition: 0,
+                tokens: tokens[...], startPosition: 0,
                 blockTable: [Int32(7 - 2 * index), Int32(6 - 2 * index)], program: program,
-                logits: [tokens.count - 1])
+                logits: tokens.count - 1..<tokens.count)
         }
         #expect(batch.segments.count == 3)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))

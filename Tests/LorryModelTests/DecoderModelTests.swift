@@ -126,7 +126,7 @@ extension DecoderModel {
         let arena = AlignedBuffer<UInt8>(count: blockCount * layout.blockByteCount)
         var batch = ForwardBatch()
         batch.append(
-            tokens: tokens, startPosition: 0, blockTable: (0..<blockCount).map { Int32($0) },
+            tokens: tokens[...], startPosition: 0, blockTable: (0..<blockCount).map { Int32($0) },
             program: program, logits: tokens.indices)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
         return forward.withLogits(of: batch.logitRows[...]) { logits in

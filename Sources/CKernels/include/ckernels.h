@@ -150,6 +150,13 @@ typedef struct ck_attention {
     float softcap;               // 0: none
 } ck_attention;
 
+/// The weight of a logit x: exp(x / temperature - greatest / temperature) from the floor up, else 0.
+typedef struct ck_softmax {
+    float temperature;           // above 0
+    float greatest;              // finite
+    float floor;
+} ck_softmax;
+
 /// The kernels of one level.
 typedef struct ck_table {
     /// How this level's matmul takes rows for weights of a format.
@@ -179,6 +186,13 @@ typedef struct ck_table {
     /// Index of the first largest element; NaN never wins.
     size_t (*argmax)(const float *x, size_t count);
     float (*log_sum_exp)(const float *x, size_t count);
+    /// Index of the first element above `bound` from `start` on; `count` where there is none.
+    size_t (*find_above)(const float *x, size_t start, size_t count, float bound);
+    size_t (*count_above)(const float *x, size_t count, float bound);
+    /// The sum of some hundred weights, in f32.
+    float (*weight_sum)(const float *x, size_t count, const ck_softmax *s);
+    /// out = the weights; may be x.
+    void (*weigh)(const float *x, size_t count, const ck_softmax *s, float *out);
 } ck_table;
 
 /// Instruction-set levels, lowest first.
@@ -312,5 +326,8 @@ ck_pool *_Nullable ck_pool_create(size_t worker_count, bool pinned);
 bool ck_pool_run(ck_pool *pool, size_t task_count, ck_task task, void *context);
 /// Joins the workers.
 void ck_pool_destroy(ck_pool *pool);
+
+/// Names the calling thread: at most 15 bytes, a longer name changes nothing.
+void ck_name_thread(const char *name);
 
 #pragma clang assume_nonnull end
