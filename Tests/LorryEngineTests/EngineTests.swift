@@ -275,13 +275,24 @@ import Testing
             #expect(try await mixed(engine) == expected, "\(batchTokenCount) tokens per step")
             await engine.shutdown(drainDeadline: .seconds(5))
         }
+        #expect(try await preemptions(format, expected) > 0)
+    }
+
+    /// Answers under a budget that is too small for all at once. Whether they get in each other's
+    /// way depends on when their adapters are loaded: tried until they do.
+    private func preemptions(
+        _ format: WeightFormat, _ expected: [[GeneratedToken]]
+    ) async throws -> Int {
         let budget = format == .f32 ? 380 << 10 : 190 << 10
-        let tight = try reference.engine(workers: workers, budget: budget, format: format)
-        #expect(try await mixed(tight) == expected, "with preemption")
-        let statistics = try await waitUntilIdle(tight)
-        #expect(statistics.preemptionCount > 0)
-        #expect(statistics.usedKVBlockCount == 0)
-        await tight.shutdown(drainDeadline: .seconds(5))
+        for _ in 0..<50 {
+            let tight = try reference.engine(workers: workers, budget: budget, format: format)
+            #expect(try await mixed(tight) == expected, "with preemption")
+            let statistics = try await waitUntilIdle(tight)
+            #expect(statistics.usedKVBlockCount == 0)
+            await tight.shutdown(drainDeadline: .seconds(5))
+            if statistics.preemptionCount > 0 { return statistics.preemptionCount }
+        }
+        return 0
     }
 
     @Test func aFailedLoadFailsOnlyItsOwnRequests() async throws {
