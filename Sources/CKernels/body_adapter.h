@@ -9,12 +9,6 @@
 /// Ranks whose sums wait while the parts of long rows pass.
 #define CK_SHRINK_BLOCK 64
 
-/// Rows of the next tile when `remaining` rows are split evenly into as few tiles as possible.
-CK_INLINE size_t even_share(size_t remaining, size_t most) {
-    size_t tiles = (remaining + most - 1) / most;
-    return (remaining + tiles - 1) / tiles;
-}
-
 /// Whether tiles of this width are compiled: where there are many registers, not every one, since
 /// a level's code is all tiles of all formats.
 #define CK_WIDTH(P) (CK_MAX_ACCUMULATORS >= 24 ? (P) != 2 : (P) != 8)
@@ -143,7 +137,7 @@ CK_INLINE void shrink_rows(const ck_format format, const ck_shrink *s, size_t ra
 CK_INLINE void shrink_as(const ck_format format, const ck_shrink *s, size_t rank_start,
                          size_t rank_end, size_t row_start, size_t row_end) {
     for (size_t row = row_start; row < row_end;) {
-        size_t rows = even_share(row_end - row, CK_SHRINK_ROWS);
+        size_t rows = tile_rows(row_end - row, CK_SHRINK_ROWS);
         for (size_t rank = rank_start; rank < rank_end; rank += CK_SHRINK_BLOCK)
             shrink_rows(format, s, rank, ck_min(rank + CK_SHRINK_BLOCK, rank_end), row, rows);
         row += rows;
@@ -253,7 +247,7 @@ CK_INLINE void expand_as(const ck_format format, const ck_expand *e, size_t pane
     size_t row_bytes = (e->rank + 31) / 32 * 32 * prepared_bytes(format) + 64;
     expand_rows in = {v, row_bytes, factors};
     for (size_t row = row_start; row < row_end;) {
-        size_t rows = even_share(row_end - row, CK_MAX_ROWS);
+        size_t rows = tile_rows(row_end - row, CK_MAX_ROWS);
         for (size_t r = 0; r < rows; r++)
             factors[r] = prepare_v(format, e, row + r, v + r * row_bytes);
         for (size_t panel = panel_start; panel < panel_end;) {

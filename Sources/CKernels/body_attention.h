@@ -189,7 +189,7 @@ CK_INLINE void value_tile_of(size_t rows, size_t width, const ck_format format,
 CK_INLINE void compute_scores(const ck_format format, const ck_attention *a, query_tile *t,
                               const kv_step *s) {
     for (size_t first = 0; first < t->count;) {
-        size_t rows = even_share(t->count - first, CK_MAX_ROWS);
+        size_t rows = tile_rows(t->count - first, CK_MAX_ROWS);
         for (size_t block = s->first; block < s->end;) {
             size_t blocks =
                 fitting_width(rows, ck_min(s->end - block, CK_STEP_BLOCKS), CK_MAX_ACCUMULATORS);
@@ -206,24 +206,6 @@ CK_INLINE token_run tokens_seen(const query_tile *t, const kv_step *s, size_t m)
     run.from = t->low[m] > s->base ? t->low[m] - s->base : 0;
     run.to = t->high[m] > s->base ? ck_min(t->high[m] - s->base, CK_STEP_TOKENS) : 0;
     return run;
-}
-
-/// e^x for x ≤ 0, as exp16 but 0 below e^-87.7: a weight that is too small to count.
-CK_INLINE v16 weight16(v16 x) {
-    const float magic = 0x1.8p23f;
-    x = larger(x, splat(-88.0f));
-    v16 shifted = fma16(x, splat(0x1.715476p+0f), splat(magic));
-    v16 n = shifted - splat(magic);
-    v16 r = fma16(n, splat(-0x1.62e400p-1f), x);
-    r = fma16(n, splat(-0x1.7f7d1cp-20f), r);
-    v16 q = splat(0x1.6a243ap-10f);
-    q = fma16(q, r, splat(0x1.1239e0p-7f));
-    q = fma16(q, r, splat(0x1.5558f2p-5f));
-    q = fma16(q, r, splat(0x1.555492p-3f));
-    q = fma16(q, r, splat(0x1.fffffcp-2f));
-    v16 e = fma16(r * r, q, r) + splat(1.0f);
-    // n ends up in the exponent; -127 there is the factor 0.
-    return e * (v16)(((i16)shifted << 23) + (127 << 23));
 }
 
 /// A block's scores for query m, capped, and -infinity for tokens that it does not see.
@@ -303,14 +285,15 @@ CK_INLINE void soften(const ck_format format, const ck_attention *a, query_tile 
 }
 
 /// One step of the online softmax over the blocks of `s`. Its bits for a query depend on the tokens
-/// that the query sees only: others have the weight 0, which changes no sum.
+/// that the query sees only: others have the weight 0, which changes
+/// no sum of finite numbers.
 CK_INLINE void absorb(const ck_format format, const ck_attention *a, query_tile *t,
                       const kv_step *s) {
     compute_scores(format, a, t, s);
     for (size_t m = 0; m < t->count; m++) soften(format, a, t, s, m);
     size_t columns = (a->head_dim + CK_LANES - 1) / CK_LANES;
     for (size_t first = 0; first < t->count;) {
-        size_t rows = even_share(t->count - first, CK_MAX_ROWS);
+        size_t rows = tile_rows(t->count - first, CK_MAX_ROWS);
         token_run run = {CK_STEP_TOKENS, 0};
         for (size_t m = first; m < first + rows; m++) {
             token_run seen = tokens_seen(t, s, m);

@@ -16,7 +16,6 @@ static ck_row_form row_form(ck_format format) {
 /// Quantizes up to 32 inputs: scale = max |x| / 127, q = x / scale to the nearest, ties to even.
 CK_INLINE void quantize_group(const float *x, size_t count, int32_t offset, ck_row_block *block,
                               size_t group) {
-    const float magic = 0x1.8p23f;  // adding it rounds to an integer in the low mantissa bits
     typedef int8_t b16 __attribute__((ext_vector_type(16)));
     v16 in[2];
     CK_UNROLL for (size_t i = 0; i < 2; i++) {
@@ -26,11 +25,19 @@ CK_INLINE void quantize_group(const float *x, size_t count, int32_t offset, ck_r
     }
     v16 most = larger(__builtin_elementwise_abs(in[0]), __builtin_elementwise_abs(in[1]));
     float largest = max_lanes(most);
-    // Below the smallest normal number the inverse overflows; such a group counts as zero.
+    // A NaN or an infinity must not come out as a number: 0 · x is NaN for both.
+    v16 probe = in[0] * splat(0) + in[1] * splat(0);
+    if (!(sum_lanes(probe) == 0)) {
+        block->scale[group] = NAN;
+        block->start[group] = 0;
+        memset((uint8_t *)block->quads + group * CK_GROUP, 0, CK_GROUP);
+        return;
+    }
+    // Of smaller numbers the inverse would overflow; such a group counts as zero.
     float inverse = largest >= 0x1p-119f ? 127.0f / largest : 0;
     i16 total = 0;
     CK_UNROLL for (size_t i = 0; i < 2; i++) {
-        i16 q = (i16)(in[i] * splat(inverse) + splat(magic)) - (i16)splat(magic);
+        i16 q = round_lanes(in[i] * splat(inverse));
         total += q;
         b16 bytes = __builtin_convertvector(q, b16);
         memcpy((uint8_t *)block->quads + group * CK_GROUP + i * CK_LANES, &bytes, sizeof bytes);

@@ -38,8 +38,11 @@ void *ck_allocate(size_t byte_count) {
     if (before) munmap(start, before);
     if (mapped - before > wanted) munmap(memory + wanted, mapped - before - wanted);
 #ifdef MADV_HUGEPAGE
-    // Advice only: without huge pages everything works, more slowly.
-    (void)madvise(memory, wanted, MADV_HUGEPAGE);
+    // Advice only: without huge pages everything works, more slowly. The last one is left out where
+    // it is not used as a whole: nothing may take more memory than it is counted for.
+    size_t whole = byte_count / CK_HUGE_PAGE * CK_HUGE_PAGE;
+    (void)madvise(memory, whole, MADV_HUGEPAGE);
+    if (whole < wanted) (void)madvise(memory + whole, wanted - whole, MADV_NOHUGEPAGE);
 #endif
     return memory;
 }

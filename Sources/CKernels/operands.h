@@ -110,11 +110,6 @@ CK_INLINE word_scale scale_words(float largest, float limit) {
     return (word_scale){largest / limit, limit / largest};
 }
 
-CK_INLINE i16 round_lanes(v16 x) {
-    const float magic = 0x1.8p23f;  // adding it rounds to an integer in the low mantissa bits
-    return (i16)(x + splat(magic)) - (i16)splat(magic);
-}
-
 /// 32 floats as 32 bf16, in order.
 CK_INLINE v16 narrow_pair(v16 low, v16 high) {
 #if CK_BF16

@@ -2,6 +2,8 @@
 // all levels.
 #include "ckernels.h"
 
+#include "rounding.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -154,16 +156,6 @@ static inline float up_to_bf16(float value) {
     return f32_from_bf16((uint16_t)((word + 0xffff) >> 16));
 }
 
-/// Rounds to the nearest integer, ties to even; |value| < 2^22.
-static inline int32_t to_nearest(float value) {
-    const float magic = 0x1.8p23f;
-    float shifted = value + magic;
-    int32_t word, zero;
-    memcpy(&word, &shifted, 4);
-    memcpy(&zero, &magic, 4);
-    return word - zero;
-}
-
 /// q[i] = x[i] / scale with |q| ≤ 127 and the smallest scale that bf16 holds. A group with an
 /// infinity or a NaN gets a scale of NaN, so that it is not hidden.
 static float quantize_int8(const float *x, int8_t *q) {
@@ -179,7 +171,7 @@ static float quantize_int8(const float *x, int8_t *q) {
     float scale = up_to_bf16(largest / 127.0f);
     if (scale < FLT_MIN) return 0;
     float inverse = 1.0f / scale;
-    for (size_t i = 0; i < CK_GROUP; i++) q[i] = (int8_t)to_nearest(x[i] * inverse);
+    for (size_t i = 0; i < CK_GROUP; i++) q[i] = (int8_t)ck_nearest(x[i] * inverse);
     return scale;
 }
 
@@ -197,27 +189,31 @@ static float quantize_int4(const float *x, int8_t *q) {
     memset(q, 0, CK_GROUP);
     if (!finite) return NAN;
     if (!(extreme > 0x1p-100f || extreme < -0x1p-100f)) return 0;
+    // In units of the extreme, so that squares neither overflow nor vanish.
+    float units[CK_GROUP];
+    for (size_t i = 0; i < CK_GROUP; i++) units[i] = x[i] / extreme;
     float best_gain = 0;
     float best_scale = 0;
     for (int candidate = -4; candidate <= 4; candidate++) {
-        float inverse = (-8.0f + 0.2f * (float)candidate) / extreme;
+        float inverse = -8.0f + 0.2f * (float)candidate;
         int8_t trial[CK_GROUP];
         float product = 0, square = 0;
         for (size_t i = 0; i < CK_GROUP; i++) {
-            int32_t number = to_nearest(x[i] * inverse);
+            int32_t number = ck_nearest(units[i] * inverse);
             number = number < -8 ? -8 : number > 7 ? 7 : number;
             trial[i] = (int8_t)number;
-            product += x[i] * (float)number;
+            product += units[i] * (float)number;
             square += (float)(number * number);
         }
-        // With the fitted scale product / square the squared error is Σ x² - product² / square.
+        // With the fitted scale product / square the squared error is
+        // Σ units² - product² / square.
         float gain = square > 0 ? product * product / square : 0;
         if (gain <= best_gain) continue;
         best_gain = gain;
         best_scale = product / square;
         memcpy(q, trial, CK_GROUP);
     }
-    return f32_from_bf16(ck_bf16_from_f32(best_scale));
+    return f32_from_bf16(ck_bf16_from_f32(best_scale * extreme));
 }
 
 /// Quantizes rows into the lanes of int8 or int4 blocks.

@@ -24,7 +24,7 @@ static void store_element(void *packed, size_t index, float value, ck_format for
     switch (format) {
     case CK_FORMAT_F32: ((float *)packed)[index] = value; break;
     case CK_FORMAT_BF16: ((uint16_t *)packed)[index] = ck_bf16_from_f32(value); break;
-    default: ((int8_t *)packed)[index] = ck_round_to_int8(value * inverse); break;
+    default: ((int8_t *)packed)[index] = (int8_t)ck_nearest(value * inverse); break;
     }
 }
 

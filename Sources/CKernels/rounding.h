@@ -3,11 +3,15 @@
 #include <stdint.h>
 #include <string.h>
 
-/// Rounds to nearest, ties to even, without a call; |x| < 128.
-static inline int8_t ck_round_to_int8(float x) {
-    const float magic = 0x1.8p23f;  // adding it rounds to an integer in the low mantissa bits
-    float shifted = x + magic;
-    uint32_t bits;
+/// Adding it to a small f32 rounds to an integer in the low mantissa bits.
+#define CK_ROUNDING_SHIFT 0x1.8p23f
+
+/// The nearest integer, ties to even, without a call; |x| < 2^22.
+static inline int32_t ck_nearest(float x) {
+    const float shift = CK_ROUNDING_SHIFT;
+    float shifted = x + shift;
+    int32_t bits, zero;
     memcpy(&bits, &shifted, sizeof bits);
-    return (int8_t)(uint8_t)bits;
+    memcpy(&zero, &shift, sizeof zero);
+    return bits - zero;
 }

@@ -34,7 +34,7 @@ static void store_vector(const kv_target *t, ck_format format, const float *x, s
         *t->scale = largest / 127.0f;
         float inverse = largest > 0x1p-100f ? 127.0f / largest : 0;
         for (size_t d = 0; d < count; d++)
-            ((int8_t *)t->head)[place_of(t, d)] = ck_round_to_int8(x[d] * inverse);
+            ((int8_t *)t->head)[place_of(t, d)] = (int8_t)ck_nearest(x[d] * inverse);
     }
     }
 }

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "ckernels.h"
+#include "rounding.h"
 
 #ifndef CK_AVX2
 #define CK_AVX2 0
@@ -113,15 +114,22 @@ CK_INLINE float max_lanes(v16 x) {
     return c > d ? c : d;
 }
 
-/// e^x: x = n·ln2 + r with |r| ≤ ln2/2, a polynomial of degree 6 fitted to e^r (relative error
-/// 4e-9 before rounding), then 2^n in two halves so that results underflow to 0 and overflow to
-/// infinity. exp16(0) is exactly 1.
-CK_INLINE v16 exp16(v16 x) {
-    const float magic = 0x1.8p23f;  // adding it rounds to an integer in the low mantissa bits
-    x = x < splat(-105.0f) ? splat(-105.0f) : x;
-    x = x > splat(89.0f) ? splat(89.0f) : x;
-    v16 shifted = fma16(x, splat(0x1.715476p+0f), splat(magic));
-    v16 n = shifted - splat(magic);
+/// The nearest integers, ties to even; |x| < 2^22.
+CK_INLINE i16 round_lanes(v16 x) {
+    return (i16)(x + splat(CK_ROUNDING_SHIFT)) - (i16)splat(CK_ROUNDING_SHIFT);
+}
+
+/// e^x as fraction · 2^n; the low bits of `shifted` are n.
+typedef struct scaled_exponential {
+    v16 fraction;
+    v16 shifted;
+} scaled_exponential;
+
+/// x = n·ln2 + r with |r| ≤ ln2/2, and a polynomial of degree 6 fitted to e^r (relative error 4e-9
+/// before rounding). For 0 the fraction is exactly 1.
+CK_INLINE scaled_exponential scale_exponential(v16 x) {
+    v16 shifted = fma16(x, splat(0x1.715476p+0f), splat(CK_ROUNDING_SHIFT));
+    v16 n = shifted - splat(CK_ROUNDING_SHIFT);
     v16 r = fma16(n, splat(-0x1.62e400p-1f), x);
     r = fma16(n, splat(-0x1.7f7d1cp-20f), r);
     v16 q = splat(0x1.6a243ap-10f);
@@ -129,10 +137,25 @@ CK_INLINE v16 exp16(v16 x) {
     q = fma16(q, r, splat(0x1.5558f2p-5f));
     q = fma16(q, r, splat(0x1.555492p-3f));
     q = fma16(q, r, splat(0x1.fffffcp-2f));
-    v16 e = fma16(r * r, q, r) + splat(1.0f);
-    i16 whole = (i16)shifted - (i16)splat(magic);
+    return (scaled_exponential){fma16(r * r, q, r) + splat(1.0f), shifted};
+}
+
+/// e^x, with 2^n in two halves so that results underflow to 0 and overflow to infinity. exp16(0) is
+/// exactly 1.
+CK_INLINE v16 exp16(v16 x) {
+    x = x < splat(-105.0f) ? splat(-105.0f) : x;
+    x = x > splat(89.0f) ? splat(89.0f) : x;
+    scaled_exponential e = scale_exponential(x);
+    i16 whole = (i16)e.shifted - (i16)splat(CK_ROUNDING_SHIFT);
     i16 half = whole >> 1;
     v16 first = (v16)((half + 127) << 23);
     v16 second = (v16)((whole - half + 127) << 23);
-    return (e * first) * second;
+    return (e.fraction * first) * second;
+}
+
+/// e^x for x ≤ 0, but 0 below e^-87.7: a weight that is too small to count.
+CK_INLINE v16 weight16(v16 x) {
+    scaled_exponential e = scale_exponential(larger(x, splat(-88.0f)));
+    // n ends up in the exponent; -127 there is the factor 0.
+    return e.fraction * (v16)(((i16)e.shifted << 23) + (127 << 23));
 }

@@ -73,7 +73,7 @@ public struct StepCost: Sendable {
     ///
     /// - Parameters:
     ///   - logitRowCount: rows whose logits are computed.
-    ///   - adapters: of each sequence of the batch; empty for the base alone. Sequences with equal
+    ///   - assignment: which of `adapters` each span has; empty for the base alone. Spans with equal
     ///     numbers share an adapter, whose bytes are read once.
     public func work(
         _ spans: [Span], logitRowCount: Int, assignment: [Int] = [], adapters: [Adapter] = []

@@ -55,6 +55,10 @@ package final class MemoryPool {
         else { throw PoolError("no address space for \(byteCount) bytes") }
         mapping = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
         arena = address.alignedUp(toMultipleOf: Self.hugePageByteCount)
+        #if os(Linux)
+            // Where the system gives huge pages unasked, one could reach into a charged block.
+            madvise(address, byteCount, MADV_NOHUGEPAGE)
+        #endif
         isTouched = [Bool](repeating: false, count: blockCount)
         isCharged = isTouched
         // Only pages that lie in the arena as a whole.

@@ -47,8 +47,8 @@ public final class PackedMatrix: Sendable {
     ///
     /// f16 and bf16 sources widen exactly to f32; f32 and f16 sources round to bf16 to nearest,
     /// ties to even. For int8 a scale is the group's largest size / 127, rounded up to bf16; for
-    /// int4 the one of least squared error among nine. Traps when a source's bytes do not match its shape, or when the system refuses
-    /// the memory: shapes of files are checked before.
+    /// int4 the one of least squared error among nine. Traps when a source's bytes do not match its
+    /// shape, or when the system refuses the memory: shapes of files are checked before.
     ///
     /// - Parameter place: zeroed memory to pack into; nil allocates it.
     public init(

@@ -2,6 +2,7 @@ import Foundation
 import Logging
 import LorryConfiguration
 import LorryModel
+import LorryTensor
 import ServiceLifecycle
 import Synchronization
 
@@ -28,6 +29,7 @@ final class WeightCacheService: Service {
     func start() {
         guard !hasStarted.exchange(true, ordering: .relaxed) else { return }
         let thread = Thread { [self] in
+            nameThread("lorry-weights")
             #if os(Linux)
                 // There a nice value belongs to a thread, not to its process.
                 _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
@@ -35,7 +37,6 @@ final class WeightCacheService: Service {
             cache.finishPending { isCancelled.load(ordering: .relaxed) }
             writing.end.finish()
         }
-        thread.name = "lorry-weights"
         thread.start()
     }
 
@@ -65,7 +66,7 @@ final class WeightCacheService: Service {
                 ])
         case .notWritten(let path, let reason):
             logger.warning(
-                "packed weights not written to the cache; the next start packs again",
+                "packed weights not written to the cache",
                 metadata: ["path": "\(path)", "reason": "\(reason)"])
         case .cancelled(let path):
             logger.info("writing of the weight cache ended early", metadata: ["path": "\(path)"])

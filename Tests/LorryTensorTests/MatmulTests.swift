@@ -189,9 +189,30 @@ extension Problem {
             }
         }
         let y = problem.run(0..<rows, pool: pool)
-        let worst = zip(y, expected).map { abs($0 - $1) }.max() ?? .infinity
         // Both sum 192 products of at most 1.
-        #expect(worst <= Float(192 * Tolerance.matmul))
+        let isNear = zip(y, expected).allSatisfy {
+            abs($0 - $1) <= Float(192 * Tolerance.matmul)
+        }
+        #expect(isNear)
+    }
+
+    @Test(arguments: Machine.levels, WeightFormat.allCases)
+    func doesNotHideWhatIsNotFinite(level: KernelLevel, format: WeightFormat) {
+        let pool = Machine.pool(level)
+        let weights = [Float](repeating: 0.5, count: 3 * 70)
+        let matrix = packed(weights, outFeatures: 3, inFeatures: 70, format: format, pool: pool)
+        for value in [Float.nan, .infinity] {
+            for place in [0, 17, 40, 69] {
+                var x = [Float](repeating: 1, count: 2 * 70)
+                x[place] = value
+                var y = [Float](repeating: 0, count: 6)
+                matmul(
+                    x, xStride: 70, rowCount: 2, weights: matrix, bias: nil, y: &y, yStride: 3,
+                    pool: pool)
+                #expect(y[..<3].allSatisfy { !$0.isFinite }, "\(value) at \(place)")
+                #expect(y[3...].allSatisfy { abs($0 - 35) < 0.5 })
+            }
+        }
     }
 
     @Test func readsRowsAtTheirStrideAndLeavesTheRestAlone() {

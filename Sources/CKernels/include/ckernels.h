@@ -145,7 +145,7 @@ typedef struct ck_attention {
     size_t head_dim;             // at most CK_MAX_HEAD_DIM
     size_t group_size;           // query heads per KV head
     size_t start_position;       // of row 0
-    size_t window;               // positions a row sees, itself included; SIZE_MAX: all
+    size_t window;               // positions a row sees, itself included
     float scale;
     float softcap;               // 0: none
 } ck_attention;

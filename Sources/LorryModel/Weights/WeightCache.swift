@@ -164,11 +164,11 @@ public final class WeightCache: Sendable {
             case .write:
                 try write(work, isCancelled)
             case .move(let replacesHeader):
+                _ = work.memory.moveToHugePages(isCancelled: isCancelled)
                 if replacesHeader, work.source.isUnchanged {
                     try WeightCacheWriter(folder: folder, willPerform: willPerform)
                         .replaceHeader(work.header, name: work.name)
                 }
-                _ = work.memory.moveToHugePages(isCancelled: isCancelled)
             }
         } catch {
             report(

@@ -7,7 +7,7 @@ final class WeightCacheReader: Sendable {
     let header: WeightCacheHeader
     private let descriptor: Int32
 
-    /// Payload bytes read between two calls of a progress closure.
+    /// Chunks read between two calls of a progress closure.
     private static let sliceChunkCount = 64
 
     /// Opens a file and checks its header and its size.

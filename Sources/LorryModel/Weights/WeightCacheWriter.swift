@@ -20,7 +20,7 @@ struct WeightCacheWriter {
 
     static let temporarySuffix = ".partial"
 
-    /// Payload bytes after which they are synced, so that the disk never gets all at once.
+    /// Chunks after which they are synced, so that the disk never gets all at once.
     private static let syncedChunkCount = 64
 
     /// - Parameters:
