@@ -23,6 +23,9 @@ public struct GenerationRequest: Sendable {
     public var promptLogprobCount: Int?
     /// Lower runs first.
     public var priority = 0
+    /// Separates, within a tenant, what is cached of prompts: only requests with the same salt share
+    /// keys and values.
+    public var cacheSalt = ""
 
     public init(
         id: String, promptTokens: [Int32], adapter: AdapterReference? = nil, maximumTokenCount: Int

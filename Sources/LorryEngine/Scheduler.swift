@@ -69,6 +69,11 @@ package final class Scheduler {
     package private(set) var preemptionCount = 0
     /// Tokens that the plan being made may still take.
     private var budget = 0
+    /// Called when a sequence begins to run, again where it was preempted, and when it no longer does.
+    package var didStart: (TokenSequence) -> Void = { _ in }
+    package var didStop: (TokenSequence) -> Void = { _ in }
+    /// With whom a sequence shares keys and values, asked when its adapter is resident.
+    package var prefixScope: (TokenSequence) -> PrefixScope? = { _ in nil }
     /// Grows with every change of who waits or runs.
     package private(set) var changeCount = 1
 
@@ -89,8 +94,9 @@ package final class Scheduler {
         changeCount += 1
         let index = waitingIndex(of: sequence)
         if index < waiting.count, waiting[index] === sequence { waiting.remove(at: index) }
-        running.removeAll { $0 === sequence }
-        pool.freeKVBlocks(sequence.releaseBlocks())
+        guard let place = running.firstIndex(where: { $0 === sequence }) else { return }
+        running.remove(at: place)
+        stop(sequence)
     }
 
     /// Whether any waiting sequence would run if there were room.
@@ -101,14 +107,9 @@ package final class Scheduler {
     package var growthBlockCount: Int {
         running.reduce(0) { sum, sequence in
             let missing =
-                Self.blockCount(forTokens: sequence.tokens.count) - sequence.blocks.count
+                MemoryPool.blockCount(forTokens: sequence.tokens.count) - sequence.blocks.count
             return sum + max(missing, 0) + 1
         }
-    }
-
-    /// Blocks that a sequence needs to compute all that it has and sample its next token.
-    package func requiredBlockCount(_ sequence: TokenSequence) -> Int {
-        Self.blockCount(forTokens: sequence.tokens.count + 1)
     }
 
     /// What holds a waiting sequence back, given how many blocks must be free beside its adapter.
@@ -117,25 +118,27 @@ package final class Scheduler {
     /// - Parameters:
     ///   - plan: overwritten.
     ///   - readiness: whether a waiting sequence's adapter is resident.
-    ///   - makeRoom: evicts something idle so that blocks become free; false where nothing is idle.
-    package func plan(into plan: inout StepPlan, readiness: ReadinessCheck, makeRoom: () -> Bool) {
+    package func plan(into plan: inout StepPlan, readiness: ReadinessCheck) {
         plan.clear()
         budget = bounds.batchTokenCount
         // Preempted ones leave `running` meanwhile; `schedule` passes over them.
         let candidates = running
         for sequence in candidates where sequence.isDecoding && !sequence.isPaused {
-            schedule(sequence, &plan, makeRoom)
+            schedule(sequence, &plan)
         }
         for sequence in candidates where !sequence.isDecoding && !sequence.isPaused {
-            schedule(sequence, &plan, makeRoom)
+            schedule(sequence, &plan)
         }
         // After a preemption nothing is admitted: it would take the room just made.
-        if plan.preempted.isEmpty { admit(&plan, readiness, makeRoom) }
+        if plan.preempted.isEmpty { admit(&plan, readiness) }
     }
 
     /// Records that a step computed what was planned.
     package func commit(_ plan: StepPlan) {
-        for entry in plan.entries { entry.sequence.didCompute(entry.range.count) }
+        for entry in plan.entries {
+            entry.sequence.didCompute(entry.range.count)
+            pool.publish(entry.sequence)
+        }
     }
 
     // MARK: -
@@ -160,13 +163,10 @@ package final class Scheduler {
         return low
     }
 
-    private func schedule(
-        _ sequence: TokenSequence, _ plan: inout StepPlan, _ makeRoom: () -> Bool
-    ) {
+    private func schedule(_ sequence: TokenSequence, _ plan: inout StepPlan) {
         let count = min(sequence.pendingCount, budget)
         guard count > 0, running.contains(where: { $0 === sequence }) else { return }
-        while !allocate(sequence, upTo: sequence.computedCount + count) {
-            if makeRoom() { continue }
+        while !pool.grow(sequence, upTo: sequence.computedCount + count) {
             // One whose reader lags behind loses least.
             let victim = running.last { $0.isPaused } ?? running[running.count - 1]
             preempt(victim, &plan)
@@ -179,9 +179,7 @@ package final class Scheduler {
 
     /// Admits waiting sequences in their order. The first for which there is no room ends the
     /// admission: those behind it would take, again and again, the room that it waits for.
-    private func admit(
-        _ plan: inout StepPlan, _ readiness: ReadinessCheck, _ makeRoom: () -> Bool
-    ) {
+    private func admit(_ plan: inout StepPlan, _ readiness: ReadinessCheck) {
         var index = 0
         while index < waiting.count, budget > 0 {
             let sequence = waiting[index]
@@ -196,14 +194,13 @@ package final class Scheduler {
                 continue
             }
             // Room for all that it has now, and for the running ones to grow.
-            let required = requiredBlockCount(sequence) + growthBlockCount
-            switch readiness(sequence, required) {
+            let growth = growthBlockCount
+            switch readiness(sequence, MemoryPool.requiredBlockCount(sequence) + growth) {
             case .loading:
                 index += 1
                 continue
             case .ready:
-                while pool.freeCount < required, makeRoom() {}
-                if pool.freeCount >= required { break }
+                if pool.admit(sequence, scope: prefixScope(sequence), sparing: growth) { break }
                 fallthrough
             case .lacksRoom:
                 guard preemptPaused(&plan) else { return }
@@ -213,7 +210,8 @@ package final class Scheduler {
             changeCount += 1
             waiting.remove(at: index)
             running.append(sequence)
-            schedule(sequence, &plan, makeRoom)
+            didStart(sequence)
+            schedule(sequence, &plan)
         }
     }
 
@@ -229,23 +227,14 @@ package final class Scheduler {
     private func preempt(_ victim: TokenSequence, _ plan: inout StepPlan) {
         running.removeAll { $0 === victim }
         budget += plan.remove(victim)
-        pool.freeKVBlocks(victim.releaseBlocks())
+        stop(victim)
         insert(victim)
         plan.preempted.append(victim)
         preemptionCount += 1
     }
 
-    /// Gives the sequence blocks for its first `tokenCount` tokens. What was given stays with it
-    /// where blocks run out.
-    private func allocate(_ sequence: TokenSequence, upTo tokenCount: Int) -> Bool {
-        while sequence.blocks.count < Self.blockCount(forTokens: tokenCount) {
-            guard let block = pool.allocateKVBlock() else { return false }
-            sequence.addBlock(block)
-        }
-        return true
-    }
-
-    package static func blockCount(forTokens count: Int) -> Int {
-        (count + KVLayout.blockSize - 1) / KVLayout.blockSize
+    private func stop(_ sequence: TokenSequence) {
+        pool.release(sequence)
+        didStop(sequence)
     }
 }
