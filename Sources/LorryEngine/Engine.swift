@@ -15,6 +15,7 @@ public final class Engine: Sendable {
     private let queue: WaitingQueue
     private let nextID = Atomic<UInt64>(1)
     private let shared = Shared()
+    private let roster: AdapterRoster
 
     /// What the engine thread publishes. Each field is guarded by its own mutex.
     private final class Shared: Sendable {
@@ -58,7 +59,8 @@ public final class Engine: Sendable {
         } catch {
             throw EngineStartError(description: error.description)
         }
-        shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+        roster = core.roster
+        shared.statistics.withLock { $0 = core.statistics }
         let handoff = CoreHandoff(core: core)
         let thread = Thread { [shared] in
             nameThread("lorry-engine")
@@ -84,17 +86,16 @@ public final class Engine: Sendable {
             if core.canStop { break }
             shared.heartbeat.withLock { $0 = Heartbeat(isBusy: true) }
             hasWork = core.step()
-            core.evictForgotten()
             shared.heartbeat.withLock { $0.isBusy = false }
             // Often enough for scrapes, and always before the thread goes to sleep.
             if !hasWork || .now - published > .milliseconds(10) {
                 published = .now
-                shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+                shared.statistics.withLock { $0 = core.statistics }
             }
         }
         // What was submitted too late ends here: nobody else would tell its reader.
         for case .submit(let late) in mailbox.close() { late.channel.send(.failed(.shuttingDown)) }
-        shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+        shared.statistics.withLock { $0 = core.statistics }
         let waiters = shared.stopped.withLock { stopped in
             stopped.isStopped = true
             defer { stopped.waiters = [] }
@@ -163,8 +164,12 @@ public final class Engine: Sendable {
 
     // MARK: - State
 
-    /// The state after the last step.
-    public func statistics() -> EngineStatistics { shared.statistics.withLock { $0 } }
+    /// The state after the last step, with the adapters as of now.
+    public func statistics() -> EngineStatistics {
+        var statistics = shared.statistics.withLock { $0 }
+        roster.describe(&statistics)
+        return statistics
+    }
 
     /// Whether the engine's thread is waiting for work or began its step recently.
     public func isAlive(within limit: Duration = .seconds(60)) -> Bool {

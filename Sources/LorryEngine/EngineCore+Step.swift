@@ -20,6 +20,9 @@ extension EngineCore {
         let decodeTokenCount = plan.entries.reduce(0) {
             $0 + ($1.sequence.isDecodeStep($1.range) ? 1 : 0)
         }
+        if decodeTokenCount < plan.tokenCount {
+            pool.noteComputation(tokenCount: plan.tokenCount, ran - planned)
+        }
         observer.engineDidStep(
             StepObservation(
                 promptTokenCount: plan.tokenCount - decodeTokenCount,
@@ -35,27 +38,22 @@ extension EngineCore {
     }
 
     private func makePlan(_ now: ContinuousClock.Instant) {
-        makePlan(now, includingPinned: false)
+        makePlan(now, .awaited)
         guard plan.entries.isEmpty, scheduler.running.isEmpty, scheduler.hasUnpausedWaiting,
             !residency.hasLoads
         else { return }
         // Nothing runs and nothing will: pinned adapters are in the way.
-        makePlan(now, includingPinned: true)
+        makePlan(now, .pinned)
+        pool.reach = .awaited
     }
 
-    private func makePlan(_ now: ContinuousClock.Instant, includingPinned: Bool) {
+    private func makePlan(_ now: ContinuousClock.Instant, _ reach: EvictionReach) {
+        pool.reach = reach
         residency.beginPlan()
-        scheduler.plan(
-            into: &plan,
-            readiness: { [self] sequence, sparing in
-                guard let adapter = sequence.request.adapter else { return .ready }
-                return residency.prepare(
-                    adapter, sparing: sparing, includingPinned: includingPinned, isInUse: isInUse,
-                    now: now)
-            },
-            makeRoom: { [self] in
-                residency.evictOne(isInUse: isInUse, includingPinned: includingPinned)
-            })
+        scheduler.plan(into: &plan) { [self] sequence, sparing in
+            guard let adapter = sequence.request.adapter else { return .ready }
+            return residency.prepare(adapter, sparing: sparing, now: now)
+        }
     }
 
     private func makeBatch(now: ContinuousClock.Instant) {

@@ -116,6 +116,9 @@ package final class AdapterResidency {
 
     package func leaseCount(_ id: AdapterVersionID) -> Int { users[id]?.runningCount ?? 0 }
 
+    /// Of all adapters together.
+    package var leaseCount: Int { users.values.reduce(0) { $0 + $1.runningCount } }
+
     private func change(
         _ id: AdapterVersionID, name: String? = nil, _ body: (inout Users) -> Void
     ) {
