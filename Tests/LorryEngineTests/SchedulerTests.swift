@@ -44,9 +44,7 @@ import Testing
             _ readiness: (TokenSequence) -> AdapterResidency.Readiness = { _ in .ready }
         ) -> StepPlan {
             var plan = StepPlan()
-            scheduler.plan(
-                into: &plan, readiness: { sequence, _ in readiness(sequence) },
-                makeRoom: { false })
+            scheduler.plan(into: &plan) { sequence, _ in readiness(sequence) }
             return plan
         }
 

@@ -1,3 +1,4 @@
+import Foundation
 import LorryEngine
 import LorryModel
 import LorryTensor

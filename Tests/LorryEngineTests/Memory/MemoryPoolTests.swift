@@ -137,7 +137,8 @@ import Testing
         let pageByteCount = Int(sysconf(Int32(_SC_PAGESIZE)))
         let byteCount = pool.blockCount * pool.blockByteCount
         var pages = [UInt8](repeating: 0, count: (byteCount + pageByteCount - 1) / pageByteCount)
-        #expect(mincore(try #require(pool.arena), byteCount, &pages) == 0)
+        let arena = try #require(pool.arena)
+        #expect(mincore(arena, byteCount, &pages) == 0)
         return pages.reduce(0) { $0 + Int($1 & 1) } * pageByteCount
     }
 
