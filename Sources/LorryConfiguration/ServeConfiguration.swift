@@ -34,6 +34,7 @@ public struct ServeConfiguration: Sendable, Equatable {
     public var cachesWeights = true
     public var adapterWeights: OperandFormat?
     public var kvCache: OperandFormat?
+    public var cachesPrefixes = true
     public var threadCount: Int?
     public var memoryBudgetByteCount: Int?
     public var maximumBatchTokenCount: Int?
@@ -85,6 +86,7 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.cachesWeights = try source.flag(.weightCache, default: true)
         result.adapterWeights = try source.choice(.adapterWeights)
         result.kvCache = try source.choice(.kvCache)
+        result.cachesPrefixes = try source.flag(.prefixCache, default: true)
         result.threadCount = try source.number(.threads, 1...1024)
         result.memoryBudgetByteCount = try source.byteCount(.memoryBudget)
         result.maximumBatchTokenCount = try source.number(.maxBatchTokens, 1...1_000_000)

@@ -15,6 +15,7 @@ public enum ServeSetting: String, CaseIterable, Sendable {
     case weightCache = "weight-cache"
     case adapterWeights = "adapter-weights"
     case kvCache = "kv-cache"
+    case prefixCache = "prefix-cache"
     case threads
     case memoryBudget = "memory-budget"
     case maxBatchTokens = "max-batch-tokens"
@@ -61,6 +62,8 @@ public enum ServeSetting: String, CaseIterable, Sendable {
             "How adapters are held in memory: f32, bf16 or int8. (default: f32 with an f32 base, else bf16)"
         case .kvCache:
             "How keys and values are held: f32, bf16 or int8. (default: f32 with an f32 base, else bf16)"
+        case .prefixCache:
+            "on or off: keep keys and values for requests that begin with the same tokens. (default: on)"
         case .threads: "Compute threads. (default: physical cores)"
         case .memoryBudget:
             "One pool for KV blocks and adapters, such as 4GiB. (default: 70 % of the free memory)"

@@ -23,6 +23,8 @@ public struct EngineConfiguration: Sendable, Equatable {
     public var maximumContextLength: Int
     /// How keys and values are held; nil: the format that goes with the base's.
     public var kvFormat: OperandFormat?
+    /// Whether keys and values stay, while there is room, for requests that begin with the same tokens.
+    public var cachesPrefixes = true
     /// Events that a generation's reader may lag behind before its sequence is paused.
     public var eventBufferCount = 64
     /// Adapters that are loaded at a time.

@@ -27,6 +27,8 @@ public struct EngineStatistics: Sendable, Equatable {
     public var kvBlockCount = 0
     public var usedKVBlockCount = 0
     public var kvBlockByteCount = 0
+    /// Blocks whose keys and values are only kept for requests to come.
+    public var cachedKVBlockCount = 0
     /// Names of the adapters that running sequences use, sorted, each once.
     public var runningAdapters: [String] = []
     /// Names of the adapters that waiting sequences use, sorted, each once.

@@ -70,7 +70,10 @@ package final class AdapterFlow: HeapNode {
     var state = AdapterState.ready
     var sequences = IndexedHeap<TokenSequence>(.ready)
     var places = HeapPlaces()
+    /// Sequences that wait or run.
     var memberCount = 0
+    /// A load was charged, and nobody has run with the adapter since.
+    var hasPaidLoad = false
 
     init(owner: PriorityClass, adapter: AdapterVersionID?) {
         self.owner = owner

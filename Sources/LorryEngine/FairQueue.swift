@@ -54,7 +54,7 @@ package final class FairQueue {
     package func enqueue(_ sequence: TokenSequence, _ state: AdapterState) {
         precondition(sequence.standing == .arrived)
         let request = sequence.request
-        let tenant = account(policy == .fair ? request.tenant : "")
+        let tenant = account(of: request)
         if tenant.waitingCount > 0 { waitingWeight += request.weight - tenant.weight }
         tenant.weight = request.weight
         let level =
@@ -62,7 +62,8 @@ package final class FairQueue {
             ?? PriorityClass(tenant: tenant, priority: request.priority)
         tenant.classes[request.priority] = level
         let flow =
-            level.flows[sequence.adapterID] ?? AdapterFlow(owner: level, adapter: sequence.adapterID)
+            level.flows[sequence.adapterID]
+            ?? AdapterFlow(owner: level, adapter: sequence.adapterID)
         level.flows[sequence.adapterID] = flow
         if tenant.heaps.isEmpty, let floor = heaps.lowestCounter ?? lastServed?.counter {
             tenant.counter = max(tenant.counter, floor)
@@ -99,18 +100,20 @@ package final class FairQueue {
         insert(sequence, flow(of: sequence), state)
     }
 
-    /// Takes the sequence out to run, and charges its tenant for the prompt.
+    /// Takes the sequence out to run, and charges its tenant for what is to be computed of the
+    /// prompt.
     package func admit(_ sequence: TokenSequence) {
         precondition(sequence.standing == .waiting)
         let flow = flow(of: sequence)
         withdraw(sequence, flow)
         sequence.standing = .running
         flow.tenant.runningCount += 1
+        flow.hasPaidLoad = false
         lastServed = flow.tenant
         flow.owner.lastServed = flow
         guard !sequence.isCharged else { return }
         sequence.isCharged = true
-        charge(sequence, Double(sequence.promptCount) * Self.promptTokenCost)
+        charge(sequence, Double(sequence.pendingCount) * Self.promptTokenCost)
     }
 
     /// Forgets a sequence, wherever it is.
@@ -136,10 +139,11 @@ package final class FairQueue {
     private func insert(_ sequence: TokenSequence, _ flow: AdapterFlow, _ state: AdapterState) {
         sequence.standing = .waiting
         flow.tenant.waitingCount += 1
-        flow.tenant.waitingTokenCount += sequence.pendingCount
+        sequence.queuedTokenCount = sequence.pendingCount
+        flow.tenant.waitingTokenCount += sequence.queuedTokenCount
         if flow.tenant.waitingCount == 1 { waitingWeight += flow.tenant.weight }
         count += 1
-        tokenCount += sequence.pendingCount
+        tokenCount += sequence.queuedTokenCount
         if flow.head == nil, let adapter = flow.adapter {
             flow.state = state
             flowsByAdapter[adapter, default: [:]][ObjectIdentifier(flow)] = flow
@@ -151,10 +155,10 @@ package final class FairQueue {
     private func withdraw(_ sequence: TokenSequence, _ flow: AdapterFlow) {
         flow.sequences.set(sequence, isMember: false)
         flow.tenant.waitingCount -= 1
-        flow.tenant.waitingTokenCount -= sequence.pendingCount
+        flow.tenant.waitingTokenCount -= sequence.queuedTokenCount
         if flow.tenant.waitingCount == 0 { waitingWeight -= flow.tenant.weight }
         count -= 1
-        tokenCount -= sequence.pendingCount
+        tokenCount -= sequence.queuedTokenCount
         if flow.head == nil, let adapter = flow.adapter {
             flowsByAdapter[adapter]?[ObjectIdentifier(flow)] = nil
             if flowsByAdapter[adapter]?.isEmpty == true { flowsByAdapter[adapter] = nil }
@@ -219,17 +223,26 @@ package final class FairQueue {
         charge(sequence, Self.outputTokenCost)
     }
 
+    /// Charges for the load of a waiting sequence's adapter; once until one of those who wait for
+    /// it runs, however often others displace it.
+    func chargeLoad(_ sequence: TokenSequence, _ tokens: Double) {
+        guard let flow = sequence.flow, !flow.hasPaidLoad else { return }
+        flow.hasPaidLoad = true
+        charge(sequence, tokens)
+    }
+
     /// Charges a sequence's tenant and adapter for service.
     ///
     /// - Parameter tokens: weighted tokens.
-    package func charge(_ sequence: TokenSequence, _ tokens: Double) {
+    private func charge(_ sequence: TokenSequence, _ tokens: Double) {
         guard policy == .fair, let flow = sequence.flow else { return }
         flow.counter += tokens
         flow.tenant.counter += tokens / sequence.request.weight
         refresh(flow)
     }
 
-    package func account(_ name: String) -> TenantAccount {
+    package func account(of request: GenerationRequest) -> TenantAccount {
+        let name = policy == .fair ? request.tenant : ""
         if let tenant = tenants[name] { return tenant }
         let tenant = TenantAccount(name: name)
         tenants[name] = tenant
@@ -296,7 +309,7 @@ package final class FairQueue {
                     flow.sequences.checkInvariants()
                     precondition(flow.sequences.nodes.count <= flow.memberCount)
                     waitingCount += flow.sequences.nodes.count
-                    tokens += flow.sequences.nodes.reduce(0) { $0 + $1.pendingCount }
+                    tokens += flow.sequences.nodes.reduce(0) { $0 + $1.queuedTokenCount }
                 }
             }
             precondition(waitingCount == tenant.waitingCount)

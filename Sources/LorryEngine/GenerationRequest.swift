@@ -23,6 +23,9 @@ public struct GenerationRequest: Sendable {
     public var promptLogprobCount: Int?
     /// Lower runs first, among the requests of the same tenant.
     public var priority = 0
+    /// Separates, within a tenant, what is cached of prompts: only requests with the same salt share
+    /// keys and values.
+    public var cacheSalt = ""
     /// On whose account it runs: tenants get equal service.
     public var tenant = "default"
     /// Above 0: a tenant of weight 2 gets twice the service of one of weight 1.

@@ -1,5 +1,3 @@
-import LorryTensor
-
 /// What a plan asks of the adapters' memory.
 package protocol AdapterSupply: AnyObject {
     /// Says where a sequence's adapter is. One that is ready is not evicted by the plan under way.
@@ -12,9 +10,6 @@ package protocol AdapterSupply: AnyObject {
     ///   - displacing: whether adapters that others wait for may be evicted for it.
     func load(_ sequence: TokenSequence, sparing spareBlockCount: Int, displacing: Bool)
         -> LoadStart
-
-    /// Evicts something idle, so that blocks become free; false where nothing is idle.
-    func makeRoom() -> Bool
 }
 
 /// What became of the wish to load an adapter.
@@ -24,8 +19,7 @@ package enum LoadStart: Sendable {
     case ready
     /// There is no room until something running ends.
     case lacksRoom
-    /// As many loads as may be are under way, or others have to run first with what was loaded
-    /// for them.
+    /// As many loads as may be are under way.
     case busy
 }
 
@@ -61,12 +55,15 @@ package final class Scheduler {
     package private(set) var preemptionCount = 0
     /// What steps take; nil: not known yet.
     package var costs: StepCosts?
-    /// What loads of adapters take; nil: not known yet.
-    package var loadSecondsPerByte: Double?
     /// Grows with every change of who waits or runs.
     package private(set) var changeCount = 1
-    /// Running sequences by adapter.
-    private var useCounts: [AdapterVersionID: Int] = [:]
+    /// Called when a sequence begins to run, again where it was preempted, and when it no longer does.
+    package var didStart: (TokenSequence) -> Void = { _ in }
+    package var didStop: (TokenSequence) -> Void = { _ in }
+    /// With whom a sequence shares keys and values, asked when its adapter is resident.
+    package var prefixScope: (TokenSequence) -> PrefixScope? = { _ in nil }
+    /// Tokens of an answer, on average lately.
+    var answerTokenCount = 0.0
     // Of the plan being made.
     /// Tokens that it may still take.
     private var budget = 0
@@ -81,11 +78,6 @@ package final class Scheduler {
 
     package var isEmpty: Bool { queue.count == 0 && running.isEmpty }
 
-    /// Whether a running sequence uses the adapter.
-    package func isInUse(_ adapter: AdapterVersionID) -> Bool { useCounts[adapter] != nil }
-
-    package func useCount(_ adapter: AdapterVersionID) -> Int { useCounts[adapter] ?? 0 }
-
     /// - Parameter state: of its adapter.
     /// - Complexity: O(log n).
     package func enqueue(_ sequence: TokenSequence, _ state: AdapterState = .ready) {
@@ -96,9 +88,16 @@ package final class Scheduler {
     /// Takes a sequence out, whatever its state, and frees its blocks.
     package func remove(_ sequence: TokenSequence) {
         changeCount += 1
-        if sequence.standing == .running { leaveRunning(sequence) }
+        if sequence.standing == .running { stop(sequence) }
         queue.remove(sequence)
-        pool.freeKVBlocks(sequence.releaseBlocks())
+    }
+
+    /// Lets a sequence take part again whose reader lagged behind.
+    ///
+    /// - Parameter state: of its adapter.
+    package func resume(_ sequence: TokenSequence, _ state: AdapterState) {
+        sequence.isPaused = false
+        queue.resume(sequence, state)
     }
 
     /// Blocks that the running sequences will ask for next: those of the tokens that they have, and
@@ -106,14 +105,9 @@ package final class Scheduler {
     package var growthBlockCount: Int {
         running.reduce(0) { sum, sequence in
             let missing =
-                Self.blockCount(forTokens: sequence.tokens.count) - sequence.blocks.count
+                MemoryPool.blockCount(forTokens: sequence.tokens.count) - sequence.blocks.count
             return sum + max(missing, 0) + 1
         }
-    }
-
-    /// Blocks that a sequence needs to compute all that it has and sample its next token.
-    package func requiredBlockCount(_ sequence: TokenSequence) -> Int {
-        Self.blockCount(forTokens: sequence.tokens.count + 1)
     }
 
     /// - Parameter plan: overwritten.
@@ -125,12 +119,12 @@ package final class Scheduler {
         candidates.append(contentsOf: running)
         for sequence in candidates where sequence.isDecoding && !sequence.isPaused {
             let tenant = queue.tenant(of: sequence)
-            if tenant.share.takesDecode() { schedule(sequence, sequence.pendingCount, &plan, supply) }
+            if tenant.share.takesDecode() { schedule(sequence, 1, &plan) }
         }
         limitPrompts(besides: plan)
         for sequence in candidates where !sequence.isDecoding && !sequence.isPaused {
             guard sequence.standing == .running else { continue }
-            schedule(sequence, chunk(of: sequence), &plan, supply)
+            schedule(sequence, chunk(of: sequence), &plan)
         }
         candidates.removeAll(keepingCapacity: true)
         for tenant in tenants { tenant.share.advance() }
@@ -142,7 +136,10 @@ package final class Scheduler {
 
     /// Records that a step computed what was planned.
     package func commit(_ plan: StepPlan) {
-        for entry in plan.entries { entry.sequence.didCompute(entry.range.count) }
+        for entry in plan.entries {
+            entry.sequence.didCompute(entry.range.count)
+            pool.publish(entry.sequence)
+        }
     }
 
     // MARK: - What a step holds
@@ -185,19 +182,17 @@ package final class Scheduler {
         // Half is left to the prompts of a tenant who had less service.
         if let next = queue.first(.ready), !bounds.isFull(running.count) {
             let other = queue.tenant(of: next)
-            if other !== tenant, other.counter < tenant.counter { count = min(count, (budget + 1) / 2) }
+            if other !== tenant, other.counter < tenant.counter {
+                count = min(count, (budget + 1) / 2)
+            }
         }
         return count
     }
 
-    private func schedule(
-        _ sequence: TokenSequence, _ wanted: Int, _ plan: inout StepPlan,
-        _ supply: any AdapterSupply
-    ) {
+    private func schedule(_ sequence: TokenSequence, _ wanted: Int, _ plan: inout StepPlan) {
         let count = min(wanted, budget)
         guard count > 0, sequence.standing == .running else { return }
-        while !allocate(sequence, upTo: sequence.computedCount + count) {
-            if supply.makeRoom() { continue }
+        while !pool.grow(sequence, upTo: sequence.computedCount + count) {
             let victim = victim()
             preempt(victim, &plan)
             if victim === sequence { return }
@@ -241,16 +236,16 @@ package final class Scheduler {
                 continue
             }
             // Room for all that it has now, and for the running ones to grow.
-            let required = requiredBlockCount(sequence) + growthBlockCount
-            while pool.freeCount < required, supply.makeRoom() {}
-            guard pool.freeCount >= required else {
+            let scope = prefixScope(sequence)
+            guard pool.admit(sequence, scope: scope, sparing: growthBlockCount) else {
                 guard preemptPaused(&plan) else { return }
                 continue
             }
             changeCount += 1
             queue.admit(sequence)
-            enterRunning(sequence)
-            schedule(sequence, chunk(of: sequence), &plan, supply)
+            running.append(sequence)
+            didStart(sequence)
+            schedule(sequence, chunk(of: sequence), &plan)
         }
         readAhead(supply)
     }
@@ -281,12 +276,12 @@ package final class Scheduler {
     ) -> LoadStart {
         guard let adapter = sequence.request.adapter else { return .ready }
         let start = supply.load(
-            sequence, sparing: requiredBlockCount(sequence) + growthBlockCount,
+            sequence, sparing: MemoryPool.requiredBlockCount(sequence) + growthBlockCount,
             displacing: displacing)
         switch start {
         case .started:
             queue.setState(.loading, of: adapter.id)
-            queue.charge(sequence, loadCost(adapter))
+            queue.chargeLoad(sequence, loadCost(adapter))
         case .ready: queue.setState(.ready, of: adapter.id)
         case .lacksRoom, .busy: break
         }
@@ -295,8 +290,8 @@ package final class Scheduler {
 
     /// Weighted tokens that a load counts: the prompt tokens that are computed while it lasts.
     private func loadCost(_ adapter: AdapterReference) -> Double {
-        guard let costs, let loadSecondsPerByte else { return 0 }
-        return Double(adapter.byteCount) * loadSecondsPerByte / costs.promptToken
+        let costs = pool.policy.costs
+        return Double(adapter.byteCount) * costs.perAdapterByte / costs.perToken
             * FairQueue.promptTokenCost
     }
 
@@ -324,39 +319,18 @@ package final class Scheduler {
     }
 
     private func preempt(_ victim: TokenSequence, _ plan: inout StepPlan) {
-        leaveRunning(victim)
+        stop(victim)
         budget += plan.remove(victim)
-        pool.freeKVBlocks(victim.releaseBlocks())
         changeCount += 1
         queue.requeue(victim, .ready)
         plan.preempted.append(victim)
         preemptionCount += 1
     }
 
-    private func enterRunning(_ sequence: TokenSequence) {
-        running.append(sequence)
-        if let id = sequence.adapterID { useCounts[id, default: 0] += 1 }
-    }
-
-    private func leaveRunning(_ sequence: TokenSequence) {
+    private func stop(_ sequence: TokenSequence) {
         running.removeAll { $0 === sequence }
-        if let id = sequence.adapterID, let count = useCounts[id] {
-            useCounts[id] = count > 1 ? count - 1 : nil
-        }
-    }
-
-    /// Gives the sequence blocks for its first `tokenCount` tokens. What was given stays with it
-    /// where blocks run out.
-    private func allocate(_ sequence: TokenSequence, upTo tokenCount: Int) -> Bool {
-        while sequence.blocks.count < Self.blockCount(forTokens: tokenCount) {
-            guard let block = pool.allocateKVBlock() else { return false }
-            sequence.addBlock(block)
-        }
-        return true
-    }
-
-    package static func blockCount(forTokens count: Int) -> Int {
-        (count + KVLayout.blockSize - 1) / KVLayout.blockSize
+        pool.release(sequence)
+        didStop(sequence)
     }
 }
 

@@ -22,15 +22,20 @@ public final class AdapterProgram: Sendable {
     let operands: OperandBuffer
     /// By layer, then by `LinearGroup`; nil where the adapter leaves the group alone.
     let groups: [[GroupProgram?]]
+    /// Whether all keys and values are those of the base model, bit for bit, so that what is cached
+    /// of one serves the other. So it is where only the last layer is changed, and there only what
+    /// its keys and values do not depend on.
+    public let keepsKeysAndValues: Bool
 
     init(
         description: AdapterDescription, format: OperandFormat, operands: OperandBuffer,
-        groups: [[GroupProgram?]]
+        groups: [[GroupProgram?]], keepsKeysAndValues: Bool
     ) {
         self.description = description
         self.format = format
         self.operands = operands
         self.groups = groups
+        self.keepsKeysAndValues = keepsKeysAndValues
     }
 
     /// Bytes that the adapter occupies while it is resident.

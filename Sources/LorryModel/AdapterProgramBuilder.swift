@@ -140,7 +140,15 @@ public struct AdapterProgramBuilder: Sendable {
         }
         return AdapterProgram(
             description: describe(method: method, format: format), format: format,
-            operands: operands, groups: layout.groups)
+            operands: operands, groups: layout.groups, keepsKeysAndValues: keepsKeysAndValues)
+    }
+
+    /// What comes after the last layer's keys and values does not reach any of them.
+    private var keepsKeysAndValues: Bool {
+        let last = configuration.layerCount - 1
+        return operations.keys.allSatisfy {
+            $0.layer == last && $0.site != .key && $0.site != .value
+        } && inputScales.keys.allSatisfy { $0.layer == last && $0.group != .attentionInput }
     }
 }
 

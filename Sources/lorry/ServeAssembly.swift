@@ -146,6 +146,7 @@ struct ServeAssembly {
         if let count = settings.maximumBatchTokenCount {
             configuration.maximumBatchTokenCount = count
         }
+        configuration.cachesPrefixes = settings.cachesPrefixes
         configuration.kvFormat = settings.kvCache.map { OperandFormat($0) }
         if let count = settings.maximumRunningCount { configuration.maximumRunningCount = count }
         if let count = settings.maximumWaitingCount { configuration.maximumWaitingCount = count }

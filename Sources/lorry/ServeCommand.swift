@@ -29,6 +29,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: Self.help(.weightCache)) var weightCache: String?
     @Option(help: Self.help(.adapterWeights)) var adapterWeights: String?
     @Option(help: Self.help(.kvCache)) var kvCache: String?
+    @Option(help: Self.help(.prefixCache)) var prefixCache: String?
     @Option(help: Self.help(.threads)) var threads: String?
     @Option(help: Self.help(.memoryBudget)) var memoryBudget: String?
     @Option(help: Self.help(.maxBatchTokens)) var maxBatchTokens: String?
@@ -68,7 +69,8 @@ struct ServeCommand: AsyncParsableCommand {
             .model: model, .modelName: modelName, .adapters: adapters, .stateDirectory: stateDir,
             .host: host, .port: port, .tlsCertificate: tlsCert, .tlsKey: tlsKey,
             .weights: weights, .weightCache: weightCache, .adapterWeights: adapterWeights,
-            .kvCache: kvCache, .threads: threads, .memoryBudget: memoryBudget,
+            .kvCache: kvCache, .prefixCache: prefixCache, .threads: threads,
+            .memoryBudget: memoryBudget,
             .maxBatchTokens: maxBatchTokens, .maxRunning: maxRunning, .maxWaiting: maxWaiting,
             .maxContext: maxContext, .apiKeys: apiKeys, .drainTimeout: drainTimeout,
             .logFormat: logFormat, .logLevel: logLevel,

@@ -48,7 +48,7 @@ import Testing
             .model: "/m", .modelName: "n", .adapters: "/a", .strictAdapters: "true",
             .allowedAdapterRoot: "/r", .stateDirectory: "/s", .host: "::1", .port: "1",
             .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off",
-            .adapterWeights: "int8", .kvCache: "bf16", .threads: "2",
+            .adapterWeights: "int8", .kvCache: "bf16", .prefixCache: "off", .threads: "2",
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
             .maxContext: "6", .apiKeys: "/keys", .allowUnauthenticated: "true",
             .drainTimeout: "7s", .logFormat: "json", .logLevel: "debug",
@@ -68,6 +68,7 @@ import Testing
         expected.cachesWeights = false
         expected.adapterWeights = .int8
         expected.kvCache = .bf16
+        expected.cachesPrefixes = false
         expected.threadCount = 2
         expected.memoryBudgetByteCount = 4 << 30
         expected.maximumBatchTokenCount = 3

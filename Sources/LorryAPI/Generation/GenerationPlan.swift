@@ -84,6 +84,7 @@ struct GenerationPlan: Sendable {
         }
         request.promptLogprobCount = promptLogprobCount
         request.priority = fields.priority
+        request.cacheSalt = fields.cacheSalt
         return request
     }
 }
