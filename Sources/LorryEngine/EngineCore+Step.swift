@@ -122,7 +122,7 @@ extension EngineCore {
         let now = clock.now
         observer.engineDidEmitToken(
             TokenObservation(
-                adapter: sequence.request.adapter?.name,
+                adapter: sequence.request.adapter?.name, tenant: sequence.request.tenant,
                 latency: now - (sequence.lastToken ?? sequence.submitted),
                 isFirst: sequence.lastToken == nil))
         sequence.firstToken = sequence.firstToken ?? now

@@ -184,6 +184,7 @@ package final class EngineCore {
         observer.engineDidFinish(
             FinishObservation(
                 id: sequence.request.id, adapter: sequence.request.adapter?.name,
+                tenant: sequence.request.tenant,
                 outcome: outcome, promptTokenCount: sequence.promptCount,
                 completionTokenCount: sequence.generatedCount, timings: timings,
                 total: now - sequence.submitted))

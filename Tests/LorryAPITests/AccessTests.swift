@@ -12,6 +12,7 @@ import Testing
             tenant: blue
             roles: [inference]
             adapters: [alpha]
+            weight: 2.5
             limits: {max_concurrent: 2, max_tokens: 10}
           - key_sha256: \(hexadecimal("admin-secret"))
             tenant: default
