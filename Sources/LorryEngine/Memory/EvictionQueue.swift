@@ -2,12 +2,17 @@
 /// first. Candidates are small numbers.
 ///
 /// - Complexity: O(log n) per change.
-struct EvictionQueue {
-    struct Rank: Comparable {
-        var priority: Double
-        var stamp: UInt64
+package struct EvictionQueue {
+    package struct Rank: Comparable {
+        package var priority: Double
+        package var stamp: UInt64
 
-        static func < (a: Rank, b: Rank) -> Bool {
+        package init(priority: Double, stamp: UInt64) {
+            self.priority = priority
+            self.stamp = stamp
+        }
+
+        package static func < (a: Rank, b: Rank) -> Bool {
             a.priority == b.priority ? a.stamp < b.stamp : a.priority < b.priority
         }
     }
@@ -21,18 +26,18 @@ struct EvictionQueue {
     /// By candidate: its place in the heap, counted from 1; 0 for none.
     private var places: [Int32]
 
-    init(candidateCount: Int) { places = [Int32](repeating: 0, count: candidateCount) }
+    package init(candidateCount: Int) { places = [Int32](repeating: 0, count: candidateCount) }
 
-    var count: Int { heap.count }
-    var first: (candidate: Int, rank: Rank)? {
+    package var count: Int { heap.count }
+    package var first: (candidate: Int, rank: Rank)? {
         heap.first.map { (Int($0.candidate), $0.rank) }
     }
 
-    func contains(_ candidate: Int) -> Bool {
+    package func contains(_ candidate: Int) -> Bool {
         candidate < places.count && places[candidate] != 0
     }
 
-    mutating func insert(_ candidate: Int, _ rank: Rank) {
+    package mutating func insert(_ candidate: Int, _ rank: Rank) {
         if candidate >= places.count {
             places.append(contentsOf: repeatElement(0, count: candidate + 1 - places.count))
         }
@@ -43,7 +48,7 @@ struct EvictionQueue {
 
     /// - Returns: false where it is not in the queue.
     @discardableResult
-    mutating func remove(_ candidate: Int) -> Bool {
+    package mutating func remove(_ candidate: Int) -> Bool {
         guard contains(candidate) else { return false }
         let place = Int(places[candidate]) - 1
         places[candidate] = 0
@@ -85,7 +90,7 @@ struct EvictionQueue {
     }
 
     /// - Returns: what is wrong, if anything.
-    func findFault() -> String? {
+    package func findFault() -> String? {
         for (place, entry) in heap.enumerated() {
             guard places[Int(entry.candidate)] == place + 1 else {
                 return "candidate \(entry.candidate) is not where it is noted"

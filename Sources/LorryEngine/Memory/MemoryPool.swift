@@ -64,6 +64,9 @@ package final class MemoryPool {
     package var cachedBlockCount: Int { ledger.idleCount }
     package var adapterBlockCount: Int { ledger.chargedCount }
 
+    /// Sequences that hold the block.
+    package func holderCount(_ block: BlockID) -> Int { ledger.holderCount(block) }
+
     /// Blocks that are free or can be made so by evictions within `reach`.
     package func availableCount(_ reach: EvictionReach) -> Int {
         ledger.freeCount + ledger.idleCount + policy.adapterBlockCount(reach)
@@ -86,13 +89,13 @@ package final class MemoryPool {
         return block
     }
 
-    func hold(_ block: BlockID) {
+    package func hold(_ block: BlockID) {
         if !ledger.isHeld(block) { policy.withdraw(block) }
         ledger.hold(block)
     }
 
     /// Lets go of a block; where nobody else holds it, it is cached or free from now on.
-    func letGo(_ block: BlockID) {
+    package func letGo(_ block: BlockID) {
         guard ledger.letGo(block), ledger.isCached(block), let prefixes else { return }
         guard !prefixes.isForgotten(prefixes.place(of: block)) else {
             dropForgotten(block)

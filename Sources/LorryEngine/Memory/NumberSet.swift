@@ -3,13 +3,13 @@
 /// A tree of 64-bit words: a bit of one level says whether the word below it has any bit.
 ///
 /// - Complexity: every operation is O(log₆₄ bound).
-struct NumberSet {
+package struct NumberSet {
     /// The first level has a bit per number, the last one is a single word.
     private var levels: [[UInt64]] = []
-    private(set) var count = 0
+    package private(set) var count = 0
 
     /// - Parameter isFull: whether all numbers below `bound` are members, or none.
-    init(bound: Int, isFull: Bool) {
+    package init(bound: Int, isFull: Bool) {
         var bitCount = max(bound, 1)
         repeat {
             var words = [UInt64](repeating: isFull ? .max : 0, count: (bitCount + 63) / 64)
@@ -22,11 +22,13 @@ struct NumberSet {
         if bound == 0 { levels[0][0] = 0 }
     }
 
-    func contains(_ number: Int) -> Bool { levels[0][number / 64] >> (number % 64) & 1 == 1 }
+    package func contains(_ number: Int) -> Bool {
+        levels[0][number / 64] >> (number % 64) & 1 == 1
+    }
 
     /// - Returns: false where it is a member already.
     @discardableResult
-    mutating func insert(_ number: Int) -> Bool {
+    package mutating func insert(_ number: Int) -> Bool {
         guard !contains(number) else { return false }
         var place = number
         for level in levels.indices {
@@ -39,7 +41,7 @@ struct NumberSet {
 
     /// - Returns: false where it is no member.
     @discardableResult
-    mutating func remove(_ number: Int) -> Bool {
+    package mutating func remove(_ number: Int) -> Bool {
         guard contains(number) else { return false }
         var place = number
         for level in levels.indices {
@@ -51,8 +53,8 @@ struct NumberSet {
         return true
     }
 
-    var first: Int? { descend { $0.trailingZeroBitCount } }
-    var last: Int? { descend { 63 - $0.leadingZeroBitCount } }
+    package var first: Int? { descend { $0.trailingZeroBitCount } }
+    package var last: Int? { descend { 63 - $0.leadingZeroBitCount } }
 
     /// From the top word to a member, `choose` naming a bit of a word that is not 0.
     private func descend(_ choose: (UInt64) -> Int) -> Int? {
