@@ -40,6 +40,8 @@ public struct ServeConfiguration: Sendable, Equatable {
     public var maximumBatchTokenCount: Int?
     public var maximumRunningCount: Int?
     public var maximumWaitingCount: Int?
+    public var maximumWaitingTokenCount: Int?
+    public var stepTarget: Duration?
     public var maximumContextTokenCount: Int?
     public var apiKeys: String?
     public var allowUnauthenticated = false
@@ -92,6 +94,9 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.maximumBatchTokenCount = try source.number(.maxBatchTokens, 1...1_000_000)
         result.maximumRunningCount = try source.number(.maxRunning, 1...1_000_000)
         result.maximumWaitingCount = try source.number(.maxWaiting, 1...1_000_000)
+        result.maximumWaitingTokenCount = try source.number(
+            .maxWaitingTokens, 1...1_000_000_000)
+        result.stepTarget = try source.duration(.stepTarget)
         result.maximumContextTokenCount = try source.number(.maxContext, 1...100_000_000)
         result.apiKeys = try source.text(.apiKeys)
         result.allowUnauthenticated = try source.flag(.allowUnauthenticated)

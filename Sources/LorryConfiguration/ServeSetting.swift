@@ -21,6 +21,8 @@ public enum ServeSetting: String, CaseIterable, Sendable {
     case maxBatchTokens = "max-batch-tokens"
     case maxRunning = "max-running"
     case maxWaiting = "max-waiting"
+    case maxWaitingTokens = "max-waiting-tokens"
+    case stepTarget = "step-target"
     case maxContext = "max-context"
     case apiKeys = "api-keys"
     case allowUnauthenticated = "allow-unauthenticated"
@@ -71,6 +73,10 @@ public enum ServeSetting: String, CaseIterable, Sendable {
         case .maxRunning: "Sequences that run at a time at most. (default: 64)"
         case .maxWaiting:
             "Sequences that wait at most; one more is answered with 429. (default: 1024)"
+        case .maxWaitingTokens:
+            "Prompt tokens of sequences that wait at most; more is answered with 429. (default: 1048576)"
+        case .stepTarget:
+            "How long a step should take at most while answers are generated, such as 50ms: prompts beside them are cut accordingly. (default: 100ms)"
         case .maxContext: "Tokens of a sequence at most. (default: the model's)"
         case .apiKeys: "File with API keys; without it only loopback addresses are allowed."
         case .allowUnauthenticated: "Listen beyond loopback without API keys."

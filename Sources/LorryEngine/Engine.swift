@@ -47,7 +47,11 @@ public final class Engine: Sendable {
         guard configuration.maximumBatchTokenCount > 0, configuration.maximumRunningCount > 0,
             configuration.maximumContextLength > 0, configuration.eventBufferCount > 0
         else { throw EngineStartError(description: "the scheduler's bounds must be above 0") }
-        let queue = WaitingQueue(capacity: configuration.maximumWaitingCount)
+        let queue = WaitingQueue(
+            bounds: .init(
+                count: configuration.maximumWaitingCount,
+                tokenCount: configuration.maximumWaitingTokenCount,
+                isShared: configuration.hasSeveralTenants))
         self.queue = queue
         let mailbox = mailbox
         let loader = AdapterLoader { mailbox.send(.loaded($0, $1)) }
@@ -115,11 +119,18 @@ public final class Engine: Sendable {
 
     /// Takes places in the bounded queue, before any work is done for a request.
     ///
-    /// - Parameter count: sequences that will be submitted.
+    /// - Parameters:
+    ///   - count: sequences that will be submitted.
+    ///   - tokenCount: an estimate of the tokens of their prompts together, to be corrected once
+    ///     they are known.
+    ///   - tenant: on whose account they run.
     /// - Throws: `EngineError.queueFull` or `.shuttingDown`.
-    public func reserve(count: Int = 1) throws(EngineError) -> QueueReservation {
-        try queue.take(count)
-        return QueueReservation(queue: queue, count: count)
+    public func reserve(
+        count: Int = 1, tokenCount: Int = 0, tenant: String = "default"
+    ) throws(EngineError) -> QueueReservation {
+        try queue.take(count, tokenCount: tokenCount, tenant: tenant)
+        return QueueReservation(
+            queue: queue, count: count, tokenCount: tokenCount, tenant: tenant)
     }
 
     /// - Throws: `EngineError` where the request can never run.
@@ -135,7 +146,9 @@ public final class Engine: Sendable {
         for token in request.promptTokens where token < 0 || Int(token) >= vocabularySize {
             throw .invalidToken(token, vocabularySize: vocabularySize)
         }
-        guard let place = reservation.take() else { throw .queueFull(retryAfter: .seconds(1)) }
+        guard let place = reservation.take(tokenCount: promptCount) else {
+            throw .queueFull(retryAfter: .seconds(1))
+        }
         let id = SequenceID(value: nextID.wrappingAdd(1, ordering: .relaxed).oldValue)
         let mailbox = mailbox
         let channel = EventChannel(capacity: configuration.eventBufferCount) { signal in

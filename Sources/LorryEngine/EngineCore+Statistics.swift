@@ -3,7 +3,7 @@ extension EngineCore {
     package var statistics: EngineStatistics {
         var statistics = EngineStatistics()
         statistics.runningCount = scheduler.running.count
-        statistics.waitingCount = scheduler.waiting.count
+        statistics.waitingCount = scheduler.queue.count
         statistics.kvBlockCount = pool.blockCount
         statistics.usedKVBlockCount = pool.kvBlockCount
         statistics.cachedKVBlockCount = pool.cachedBlockCount

@@ -5,6 +5,8 @@ extension EngineCore {
     /// - Returns: false where nothing can be done until there is another message.
     package func step() -> Bool {
         let start = clock.now
+        endOverdue(start)
+        scheduler.costs = stepCosts.costs
         for sequence in scheduler.running {
             sequence.isPaused = sequence.channel.pauseIfFull()
         }
@@ -23,9 +25,13 @@ extension EngineCore {
         if decodeTokenCount < plan.tokenCount {
             pool.noteComputation(tokenCount: plan.tokenCount, ran - planned)
         }
+        let promptTokenCount = plan.tokenCount - decodeTokenCount
+        stepCosts.note(
+            promptTokenCount: promptTokenCount, decodeCount: decodeTokenCount,
+            seconds: (clock.now - start) / .seconds(1))
         observer.engineDidStep(
             StepObservation(
-                promptTokenCount: plan.tokenCount - decodeTokenCount,
+                promptTokenCount: promptTokenCount,
                 decodeTokenCount: decodeTokenCount, adapterCount: adapterCount,
                 plan: planned - start, run: ran - planned, commit: clock.now - ran))
         return true
@@ -39,7 +45,7 @@ extension EngineCore {
 
     private func makePlan(_ now: ContinuousClock.Instant) {
         makePlan(now, .awaited)
-        guard plan.entries.isEmpty, scheduler.running.isEmpty, scheduler.hasUnpausedWaiting,
+        guard plan.entries.isEmpty, scheduler.running.isEmpty, !scheduler.queue.isEmpty,
             !residency.hasLoads
         else { return }
         // Nothing runs and nothing will: pinned adapters are in the way.
@@ -50,10 +56,7 @@ extension EngineCore {
     private func makePlan(_ now: ContinuousClock.Instant, _ reach: EvictionReach) {
         pool.reach = reach
         residency.beginPlan()
-        scheduler.plan(into: &plan) { [self] sequence, sparing in
-            guard let adapter = sequence.request.adapter else { return .ready }
-            return residency.prepare(adapter, sparing: sparing, now: now)
-        }
+        scheduler.plan(into: &plan, supply: self)
     }
 
     private func makeBatch(now: ContinuousClock.Instant) {
@@ -119,12 +122,13 @@ extension EngineCore {
         let now = clock.now
         observer.engineDidEmitToken(
             TokenObservation(
-                adapter: sequence.request.adapter?.name,
+                adapter: sequence.request.adapter?.name, tenant: sequence.request.tenant,
                 latency: now - (sequence.lastToken ?? sequence.submitted),
                 isFirst: sequence.lastToken == nil))
         sequence.firstToken = sequence.firstToken ?? now
         sequence.lastToken = now
         sequence.append(token)
+        scheduler.queue.chargeOutput(sequence)
         let mayEnd = sequence.generatedCount > sequence.request.minimumTokenCount
         if mayEnd, sequence.limits.endTokens.contains(token) {
             return finish(sequence, .stop(token: token))

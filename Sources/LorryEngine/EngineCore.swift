@@ -23,6 +23,9 @@ package final class EngineCore {
     // Of the step under way; empty between steps, so that nothing is held longer than it runs.
     var plan = StepPlan()
     var results: [RowResult] = []
+    /// What steps take, as measured.
+    var stepCosts = StepCostEstimate()
+    var deadlines = DeadlineQueue()
     /// Ends once the sequences that it has are done.
     private var isDraining = false
     /// Takes no sequence any more, whoever still holds a reservation.
@@ -48,10 +51,7 @@ package final class EngineCore {
             blockByteCount: runner.kvBlockByteCount,
             cachesPrefixes: configuration.cachesPrefixes, hasMemory: runner.usesMemory)
         scheduler = Scheduler(
-            bounds: .init(
-                batchTokenCount: configuration.maximumBatchTokenCount,
-                runningCount: configuration.maximumRunningCount),
-            pool: pool)
+            bounds: Self.bounds(configuration), pool: pool, policy: configuration.policy)
         residency = AdapterResidency(pool: pool, startLoad: startLoad)
         residency.onEvict = { observer.engineDidEvictAdapter(name: $0) }
         scheduler.didStart = { [residency] sequence in
@@ -63,6 +63,15 @@ package final class EngineCore {
             if let id = $0.adapterID { residency.releaseLease(id) }
         }
         scheduler.prefixScope = { [residency] in Self.prefixScope($0, residency) }
+    }
+
+    private static func bounds(_ configuration: EngineConfiguration) -> Scheduler.Bounds {
+        var bounds = Scheduler.Bounds(
+            batchTokenCount: configuration.maximumBatchTokenCount,
+            runningCount: configuration.maximumRunningCount)
+        bounds.stepSeconds = configuration.stepTarget / .seconds(1)
+        bounds.sharesPlaces = configuration.hasSeveralTenants
+        return bounds
     }
 
     /// Serves a model.
@@ -94,7 +103,8 @@ package final class EngineCore {
             if let sequence = sequences[id] { finish(sequence, .cancelled) }
         case .satisfy(let id):
             if let sequence = sequences[id] { finish(sequence, .readerSatisfied) }
-        case .resume(let id): sequences[id]?.isPaused = false
+        case .resume(let id):
+            if let sequence = sequences[id] { scheduler.resume(sequence, state(sequence)) }
         case .loaded(let reference, let result): finishLoad(reference, result)
         case .preload(let reference):
             _ = residency.prepare(
@@ -127,14 +137,10 @@ package final class EngineCore {
         if let adapter = request.adapter { residency.join(adapter) }
         if isStopped { return fail(sequence, .shuttingDown) }
         if let error = memoryError(sequence) { return fail(sequence, error) }
-        if let adapter = request.adapter {
-            // Read ahead: by the time there is room to run, the adapter may be there.
-            _ = residency.prepare(
-                adapter,
-                sparing: scheduler.growthBlockCount + MemoryPool.requiredBlockCount(sequence),
-                isAhead: true, now: clock.now)
-        }
-        scheduler.enqueue(sequence)
+        if let error = deadlineError(sequence) { return fail(sequence, error) }
+        if let deadline = request.deadline { deadlines.insert(sequence.id, deadline) }
+        // Its adapter is loaded in its turn, by the plan that follows.
+        scheduler.enqueue(sequence, state(sequence))
     }
 
     /// A sequence must be able to run to its end when it is alone with its adapter.
@@ -148,42 +154,6 @@ package final class EngineCore {
             budgetByteCount: configuration.memoryBudgetByteCount)
     }
 
-    private func finishLoad(
-        _ reference: AdapterReference, _ result: Result<AdapterProgram, any Error>
-    ) {
-        var reason: String?
-        var program: AdapterProgram?
-        switch result {
-        case .failure(let error): reason = "\(error)"
-        case .success(let loaded):
-            if residency.chargeFully(reference.id, loaded) {
-                program = loaded
-            } else {
-                reason = "there is no room for its \(loaded.byteCount) bytes"
-            }
-        }
-        let duration = residency.finishLoad(reference.id, program, now: clock.now)
-        if let reason {
-            for sequence in sequences.values where sequence.adapterID == reference.id {
-                fail(
-                    sequence,
-                    .adapterLoadFailed(name: reference.name, reason: reason))
-            }
-        }
-        observer.engineDidLoadAdapter(name: reference.name, duration: duration, error: reason)
-    }
-
-    /// Prompts whose log-probabilities are wanted are computed anew from their first token.
-    private static func prefixScope(
-        _ sequence: TokenSequence, _ residency: AdapterResidency
-    ) -> PrefixScope? {
-        let request = sequence.request
-        guard request.promptLogprobCount == nil || sequence.hasSentPrompt else { return nil }
-        var adapter = sequence.adapterID
-        if let id = adapter, residency.program(id)?.keepsKeysAndValues == true { adapter = nil }
-        return PrefixScope(adapter: adapter, tenant: "", salt: request.cacheSalt)
-    }
-
     // MARK: - Ends
 
     func finish(_ sequence: TokenSequence, _ reason: FinishReason) {
@@ -192,12 +162,12 @@ package final class EngineCore {
             .finished(
                 GenerationSummary(
                     reason: reason, promptTokenCount: sequence.promptCount,
-                    completionTokenCount: sequence.generatedCount, 
+                    completionTokenCount: sequence.generatedCount,
                     cachedTokenCount: sequence.cachedTokenCount ?? 0,
                     timings: timings)))
     }
 
-    private func fail(_ sequence: TokenSequence, _ error: EngineError) {
+    func fail(_ sequence: TokenSequence, _ error: EngineError) {
         _ = end(sequence, .failed(error))
         sequence.channel.send(.failed(error))
     }
@@ -208,12 +178,14 @@ package final class EngineCore {
         let now = clock.now
         scheduler.remove(sequence)
         sequences[sequence.id] = nil
+        scheduler.noteAnswer(tokenCount: sequence.generatedCount)
         if let id = sequence.adapterID { residency.leave(id) }
         sequence.reservation = nil
         let timings = sequence.timings(at: now)
         observer.engineDidFinish(
             FinishObservation(
                 id: sequence.request.id, adapter: sequence.request.adapter?.name,
+                tenant: sequence.request.tenant,
                 outcome: outcome, promptTokenCount: sequence.promptCount,
                 completionTokenCount: sequence.generatedCount, timings: timings,
                 total: now - sequence.submitted))

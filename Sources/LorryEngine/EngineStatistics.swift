@@ -90,12 +90,16 @@ public struct StepObservation: Sendable {
 /// One generated token of one sequence.
 public struct TokenObservation: Sendable {
     public let adapter: String?
+    public let tenant: String
     /// Since the request was submitted, for the first token; since the last token, for others.
     public let latency: Duration
     public let isFirst: Bool
 
-    package init(adapter: String?, latency: Duration, isFirst: Bool) {
+    package init(
+        adapter: String?, tenant: String = "default", latency: Duration, isFirst: Bool
+    ) {
         self.adapter = adapter
+        self.tenant = tenant
         self.latency = latency
         self.isFirst = isFirst
     }
@@ -109,6 +113,7 @@ public struct FinishObservation: Sendable {
     }
     public let id: String
     public let adapter: String?
+    public let tenant: String
     public let outcome: Outcome
     public let promptTokenCount: Int
     public let completionTokenCount: Int
@@ -116,11 +121,13 @@ public struct FinishObservation: Sendable {
     public let total: Duration
 
     package init(
-        id: String, adapter: String?, outcome: Outcome, promptTokenCount: Int,
+        id: String, adapter: String?, tenant: String = "default", outcome: Outcome,
+        promptTokenCount: Int,
         completionTokenCount: Int, timings: GenerationTimings, total: Duration
     ) {
         self.id = id
         self.adapter = adapter
+        self.tenant = tenant
         self.outcome = outcome
         self.promptTokenCount = promptTokenCount
         self.completionTokenCount = completionTokenCount

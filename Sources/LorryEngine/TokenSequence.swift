@@ -62,6 +62,23 @@ package final class TokenSequence {
     package var firstScheduled: ContinuousClock.Instant?
     package var firstToken: ContinuousClock.Instant?
     package var lastToken: ContinuousClock.Instant?
+    // The fair queue's.
+    package internal(set) var standing = Standing.arrived
+    unowned var flow: AdapterFlow?
+    var places = HeapPlaces()
+    /// Tokens that it has still to compute, while it waits.
+    var queuedTokenCount = 0
+    /// Its prompt was charged to its tenant.
+    var isCharged = false
+
+    /// Where a sequence is between its arrival and its end.
+    package enum Standing: Sendable {
+        case arrived, waiting
+        /// Preempted, and its reader lags behind.
+        case suspended
+        case running, ended
+    }
+
     /// Its place in the bounded queue, until it first runs.
     package var reservation: QueuePlace?
 

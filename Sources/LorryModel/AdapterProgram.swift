@@ -40,6 +40,13 @@ public final class AdapterProgram: Sendable {
 
     /// Bytes that the adapter occupies while it is resident.
     public var byteCount: Int { operands.byteCount }
+
+    /// Stands in for adapters where nothing is computed: changes nothing.
+    package static let empty = AdapterProgram(
+        description: AdapterDescription(
+            method: "none", rank: 0, targets: [], byteCount: 0, parameterCount: 0),
+        format: .f32, operands: OperandBuffer(byteCount: 0), groups: [],
+        keepsKeysAndValues: false)
 }
 
 /// The operations around the linear layers of one group in one layer. Offsets are in bytes from the

@@ -54,7 +54,7 @@ struct ServeAssembly {
         let model = try loadModel(workers)
         let text = TextCodec(tokenizer: try loadTokenizer(for: model))
         let metrics = makeMetrics()
-        let engine = try makeEngine(model, workers, metrics)
+        let engine = try makeEngine(model, workers, metrics, tenantCount: keys?.tenantCount ?? 1)
         let adapterFormat =
             settings.adapterWeights.map { OperandFormat($0) } ?? model.format.operandFormat
         let registry = try openRegistry(model, adapterFormat)
@@ -137,7 +137,7 @@ struct ServeAssembly {
     }
 
     private func makeEngine(
-        _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics
+        _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics, tenantCount: Int
     ) throws -> Engine {
         let context = min(settings.maximumContextTokenCount ?? .max, model.contextLength)
         var configuration = EngineConfiguration(
@@ -150,6 +150,11 @@ struct ServeAssembly {
         configuration.kvFormat = settings.kvCache.map { OperandFormat($0) }
         if let count = settings.maximumRunningCount { configuration.maximumRunningCount = count }
         if let count = settings.maximumWaitingCount { configuration.maximumWaitingCount = count }
+        if let count = settings.maximumWaitingTokenCount {
+            configuration.maximumWaitingTokenCount = count
+        }
+        if let target = settings.stepTarget { configuration.stepTarget = target }
+        configuration.hasSeveralTenants = tenantCount > 1
         return try Engine(
             model: model, configuration: configuration, workers: workers,
             observer: EngineMetrics(

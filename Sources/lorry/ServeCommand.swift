@@ -35,6 +35,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: Self.help(.maxBatchTokens)) var maxBatchTokens: String?
     @Option(help: Self.help(.maxRunning)) var maxRunning: String?
     @Option(help: Self.help(.maxWaiting)) var maxWaiting: String?
+    @Option(help: Self.help(.maxWaitingTokens)) var maxWaitingTokens: String?
+    @Option(help: Self.help(.stepTarget)) var stepTarget: String?
     @Option(help: Self.help(.maxContext)) var maxContext: String?
     @Option(help: Self.help(.apiKeys)) var apiKeys: String?
     @Flag(help: Self.help(.allowUnauthenticated)) var allowUnauthenticated = false
@@ -72,6 +74,7 @@ struct ServeCommand: AsyncParsableCommand {
             .kvCache: kvCache, .prefixCache: prefixCache, .threads: threads,
             .memoryBudget: memoryBudget,
             .maxBatchTokens: maxBatchTokens, .maxRunning: maxRunning, .maxWaiting: maxWaiting,
+            .maxWaitingTokens: maxWaitingTokens, .stepTarget: stepTarget,
             .maxContext: maxContext, .apiKeys: apiKeys, .drainTimeout: drainTimeout,
             .logFormat: logFormat, .logLevel: logLevel,
         ]

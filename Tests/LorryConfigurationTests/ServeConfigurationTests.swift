@@ -50,6 +50,7 @@ import Testing
             .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off",
             .adapterWeights: "int8", .kvCache: "bf16", .prefixCache: "off", .threads: "2",
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
+            .maxWaitingTokens: "50", .stepTarget: "20ms",
             .maxContext: "6", .apiKeys: "/keys", .allowUnauthenticated: "true",
             .drainTimeout: "7s", .logFormat: "json", .logLevel: "debug",
         ]
@@ -74,6 +75,8 @@ import Testing
         expected.maximumBatchTokenCount = 3
         expected.maximumRunningCount = 4
         expected.maximumWaitingCount = 5
+        expected.maximumWaitingTokenCount = 50
+        expected.stepTarget = .milliseconds(20)
         expected.maximumContextTokenCount = 6
         expected.apiKeys = "/keys"
         expected.allowUnauthenticated = true

@@ -75,6 +75,12 @@ package final class AdapterResidency {
         return program
     }
 
+    package func state(_ id: AdapterVersionID) -> AdapterState {
+        guard let slot = slots[id], let entry = entries[slot] else { return .absent }
+        if case .resident = entry.state { return .ready }
+        return .loading
+    }
+
     /// Since when the adapter has been resident; nil where it is not.
     package func readySince(_ id: AdapterVersionID) -> ContinuousClock.Instant? {
         guard let slot = slots[id], case .resident(_, let since)? = entries[slot]?.state else {
@@ -213,7 +219,8 @@ package final class AdapterResidency {
     package func finishLoad(
         _ id: AdapterVersionID, _ program: AdapterProgram?, now: ContinuousClock.Instant
     ) -> Duration {
-        guard let slot = slots[id], let entry = entries[slot], case .loading(let since) = entry.state
+        guard let slot = slots[id], let entry = entries[slot],
+            case .loading(let since) = entry.state
         else { return .zero }
         loadCount -= 1
         guard let program else {

@@ -44,8 +44,9 @@ package struct RecoveryCosts: Sendable {
 /// frequency (Cao and Irani 1997, Cherkasova 1998).
 ///
 /// A candidate's priority is `floor + uses · cost / bytes`, where the cost is the time to get it
-/// back, in units of the time that an adapter's byte takes: that is 1 for every adapter. The least goes first, and its priority is the floor from then on, so that what was not used
-/// since sinks below what was. A block that was never found again counts as the share of such blocks
+/// back, in units of the time that an adapter's byte takes: that is 1 for every adapter. The least
+/// goes first, and its priority is the floor from then on, so that what was not used since sinks
+/// below what was. A block that was never found again counts as the share of such blocks
 /// that were, lately: where prompts do not repeat, their blocks leave before anything else.
 ///
 /// Adapters that waiting sequences want, and pinned ones, have queues of their own.

@@ -22,7 +22,9 @@ package struct NumberSet {
         if bound == 0 { levels[0][0] = 0 }
     }
 
-    package func contains(_ number: Int) -> Bool { levels[0][number / 64] >> (number % 64) & 1 == 1 }
+    package func contains(_ number: Int) -> Bool {
+        levels[0][number / 64] >> (number % 64) & 1 == 1
+    }
 
     /// - Returns: false where it is a member already.
     @discardableResult

@@ -83,6 +83,7 @@ import Testing
             if sequence.computedCount == sequence.tokens.count {
                 sequence.append(Int32(number(0..<2)))
             }
+            if number(0..<2) == 0 { bench.pool.catchUp(sequence) }
             _ = try bench.compute(sequence, scope, count: number(1..<50))
             try bench.check(sequence, scope)
         }

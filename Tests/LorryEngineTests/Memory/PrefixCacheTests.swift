@@ -186,6 +186,26 @@ final class CacheBench {
         #expect(bench.pool.kvBlockCount == 0)
     }
 
+    /// A long prompt that several wait for at once is computed by the first of them.
+    @Test func whoIsBehindCatchesUp() throws {
+        let bench = try CacheBench(blockCount: 40)
+        let first = bench.sequence(tokens(100))
+        let second = bench.sequence(tokens(100))
+        for sequence in [first, second] { #expect(try bench.admit(sequence, scope)) }
+        #expect(try bench.compute(second, scope, count: 20))
+        #expect(try bench.compute(first, scope, count: 90))
+        bench.pool.catchUp(second)
+        #expect(second.computedCount == 80)
+        #expect(second.blocks == Array(first.blocks.prefix(5)))
+        try bench.check(second, scope)
+        #expect(try bench.compute(second, scope, count: 20))
+        bench.pool.catchUp(second)
+        #expect(second.computedCount == 100, "nothing is left to catch up with")
+        for sequence in [first, second] { bench.pool.release(sequence) }
+        #expect(bench.pool.kvBlockCount == 0)
+        bench.pool.checkInvariants()
+    }
+
     @Test func aForgottenVersionsBlocksGoAtOnce() throws {
         let bench = try CacheBench(blockCount: 40)
         let adapted = CacheBench.scope("v1")
