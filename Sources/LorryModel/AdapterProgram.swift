@@ -19,14 +19,15 @@ import LorryTensor
 public final class AdapterProgram: Sendable {
     public let description: AdapterDescription
     public let format: OperandFormat
-    let operands: OperandBuffer
+    private let operands: PageMemory
     /// By layer, then by `LinearGroup`; nil where the adapter leaves the group alone.
     let groups: [[GroupProgram?]]
 
     init(
-        description: AdapterDescription, format: OperandFormat, operands: OperandBuffer,
+        description: AdapterDescription, format: OperandFormat, operands: PageMemory,
         groups: [[GroupProgram?]]
     ) {
+        precondition(description.byteCount <= operands.byteCount, "operands without memory")
         self.description = description
         self.format = format
         self.operands = operands
@@ -34,7 +35,13 @@ public final class AdapterProgram: Sendable {
     }
 
     /// Bytes that the adapter occupies while it is resident.
-    public var byteCount: Int { operands.byteCount }
+    public var byteCount: Int { description.byteCount }
+
+    /// The operand at an offset that `groups` names. Valid as long as the program lives.
+    func operand(at offset: Int) -> UnsafeRawPointer {
+        precondition(offset >= 0 && offset < operands.byteCount, "outside the operands")
+        return UnsafeRawPointer(operands.start) + offset
+    }
 }
 
 /// The operations around the linear layers of one group in one layer. Offsets are in bytes from the
@@ -65,21 +72,4 @@ struct GroupProgram: Sendable, Equatable {
     var expands: [Expand] = []
     var outputScales: [Vector] = []
     var biases: [Vector] = []
-}
-
-/// The bytes behind a program's operands.
-///
-/// Safe because it is written only while a builder fills it, before the program that owns it is
-/// shared, and freed with it.
-final class OperandBuffer: @unchecked Sendable {
-    private let buffer: AlignedBuffer<UInt8>
-
-    init(byteCount: Int) { buffer = AlignedBuffer(count: byteCount) }
-
-    var byteCount: Int { buffer.count }
-
-    func pointer(at offset: Int) -> UnsafeMutableRawPointer {
-        precondition(offset >= 0 && offset <= buffer.count)
-        return UnsafeMutableRawPointer(buffer.pointer) + offset
-    }
 }
