@@ -99,9 +99,6 @@ private struct OperandWriter {
 
     /// - Parameter target: has room for the copy's range.
     func write(_ copy: AdapterPlan.Copy, to target: UnsafeMutableRawPointer) {
-        // What an operand leaves of its last line is zeros, whatever the memory held before.
-        let line = copy.range.count - 64
-        (target + line).initializeMemory(as: UInt8.self, repeating: 0, count: 64)
         switch copy.content {
         case .down(let parts, let rank, let inFeatures):
             var start = 0
@@ -119,10 +116,10 @@ private struct OperandWriter {
                     factor, rank: rank, outFeatures: outFeatures, format: format, to: target)
             }
         case .vector(let source):
-            store(floats(source), to: target)
+            store(floats(source), to: target, copy.range.count)
         case .bias(let biases, let layer, let site):
             let base = model.bias(layer: layer, site: site).map(Array.init)
-            store(sum(biases, base: base), to: target)
+            store(sum(biases, base: base), to: target, copy.range.count)
         }
     }
 
@@ -163,7 +160,12 @@ private struct OperandWriter {
         return total
     }
 
-    private func store(_ numbers: [Float], to target: UnsafeMutableRawPointer) {
+    /// Fills up the last line with zeros, whatever the memory held before.
+    private func store(
+        _ numbers: [Float], to target: UnsafeMutableRawPointer, _ byteCount: Int
+    ) {
+        let used = numbers.count * MemoryLayout<Float>.size
+        (target + used).initializeMemory(as: UInt8.self, repeating: 0, count: byteCount - used)
         numbers.withUnsafeBytes { source in
             if let base = source.baseAddress {
                 target.copyMemory(from: base, byteCount: source.count)

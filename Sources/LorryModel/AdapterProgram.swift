@@ -37,6 +37,11 @@ public final class AdapterProgram: Sendable {
     /// Bytes that the adapter occupies while it is resident.
     public var byteCount: Int { description.byteCount }
 
+    /// A copy of the operands, for tests.
+    package var operandBytes: [UInt8] {
+        Array(UnsafeRawBufferPointer(start: operands.start, count: byteCount))
+    }
+
     /// The operand at an offset that `groups` names. Valid as long as the program lives.
     func operand(at offset: Int) -> UnsafeRawPointer {
         precondition(offset >= 0 && offset < operands.byteCount, "outside the operands")

@@ -67,6 +67,7 @@ public enum ShrinkFactor {
         var factor = source.native(
             rowCount: ranks.count, rowLength: inFeatures, rank: rank, features: inFeatures, format)
         let offset = scalesOffset(rank: rank, inFeatures: inFeatures, format: format)
+        clear(target, ck_shrink_byte_count(rank, inFeatures, format.native)..<offset)
         ck_pack_shrink(
             &factor, ranks.lowerBound, ranks.count, target, format.scales(target, offset))
     }
@@ -113,12 +114,18 @@ public enum ExpandFactor {
         var factor = source.native(
             rowCount: outFeatures, rowLength: rank, rank: rank, features: outFeatures, format)
         let offset = scalesOffset(rank: rank, outFeatures: outFeatures, format: format)
+        clear(target, ck_expand_byte_count(rank, outFeatures, format.native)..<offset)
         ck_pack_expand(&factor, target, format.scales(target, offset))
     }
 
     static func scalesOffset(rank: Int, outFeatures: Int, format: OperandFormat) -> Int {
         roundedToLines(ck_expand_byte_count(rank, outFeatures, format.native))
     }
+}
+
+/// What a factor leaves of its last line is zeros, whatever the memory held before.
+private func clear(_ target: UnsafeMutableRawPointer, _ range: Range<Int>) {
+    (target + range.lowerBound).initializeMemory(as: UInt8.self, repeating: 0, count: range.count)
 }
 
 private func roundedToLines(_ byteCount: Int) -> Int { (byteCount + 63) / 64 * 64 }

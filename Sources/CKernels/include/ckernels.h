@@ -345,5 +345,8 @@ void ck_pool_destroy(ck_pool *pool);
 
 /// Names the calling thread: at most 15 bytes, a longer name changes nothing.
 void ck_name_thread(const char *name);
+/// The calling thread no longer interrupts others when it wakes up: it has its fair share of the
+/// processors, a little later.
+void ck_make_thread_patient(void);
 
 #pragma clang assume_nonnull end
