@@ -52,6 +52,7 @@ struct AdapterPlan: Sendable {
     let format: OperandFormat
     let groups: [[GroupProgram?]]
     let copies: [Copy]
+    let keepsKeysAndValues: Bool
 
     /// Whether the plan holds for every adapter with an equal configuration and header: nothing in
     /// it was computed from the numbers of one.
@@ -83,7 +84,8 @@ struct AdapterPlan: Sendable {
         let writer = OperandWriter(file: file, format: format, model: model)
         for copy in copies { writer.write(copy, to: memory.start + copy.range.lowerBound) }
         return AdapterProgram(
-            description: description, format: format, operands: memory, groups: groups)
+            description: description, format: format, operands: memory, groups: groups,
+            keepsKeysAndValues: keepsKeysAndValues)
     }
 }
 

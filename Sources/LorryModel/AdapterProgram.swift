@@ -22,16 +22,21 @@ public final class AdapterProgram: Sendable {
     private let operands: PageMemory
     /// By layer, then by `LinearGroup`; nil where the adapter leaves the group alone.
     let groups: [[GroupProgram?]]
+    /// Whether all keys and values are those of the base model, bit for bit, so that what is cached
+    /// of one serves the other. So it is where only the last layer is changed, and there only what
+    /// its keys and values do not depend on.
+    public let keepsKeysAndValues: Bool
 
     init(
         description: AdapterDescription, format: OperandFormat, operands: PageMemory,
-        groups: [[GroupProgram?]]
+        groups: [[GroupProgram?]], keepsKeysAndValues: Bool
     ) {
         precondition(description.byteCount <= operands.byteCount, "operands without memory")
         self.description = description
         self.format = format
         self.operands = operands
         self.groups = groups
+        self.keepsKeysAndValues = keepsKeysAndValues
     }
 
     /// Bytes that the adapter occupies while it is resident.
@@ -75,6 +80,8 @@ struct GroupProgram: Sendable, Equatable {
     var shrinkOffset = 0
     var shrinkRank = 0
     var expands: [Expand] = []
+    /// Elements of A and of all B.
+    var elementCount = 0
     var outputScales: [Vector] = []
     var biases: [Vector] = []
 }

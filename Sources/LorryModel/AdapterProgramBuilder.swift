@@ -157,7 +157,16 @@ extension AdapterProgramBuilder {
             description: AdapterDescription(
                 method: method, rank: ranks.max() ?? 0, targets: sites.map(\.name).sorted(),
                 byteCount: layout.byteCount, parameterCount: parameterCount),
-            format: format, groups: layout.groups, copies: layout.copies)
+            format: format, groups: layout.groups, copies: layout.copies,
+            keepsKeysAndValues: keepsKeysAndValues)
+    }
+
+    /// What comes after the last layer's keys and values does not reach any of them.
+    private var keepsKeysAndValues: Bool {
+        let last = configuration.layerCount - 1
+        return operations.keys.allSatisfy {
+            $0.layer == last && $0.site != .key && $0.site != .value
+        } && inputScales.keys.allSatisfy { $0.layer == last && $0.group != .attentionInput }
     }
 
     private struct Layout {
@@ -213,6 +222,7 @@ extension AdapterProgramBuilder {
                     .init(
                         offset: offset, rankStart: rankStart, rank: delta.rank,
                         columnStart: columnStart, outFeatures: outFeatures, scale: delta.scale))
+                program.elementCount += delta.rank * (inFeatures + outFeatures)
                 rankStart += delta.rank
             }
             if let scale = operations.outputScale {
