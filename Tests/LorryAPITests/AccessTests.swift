@@ -2,6 +2,7 @@ import Crypto
 import Foundation
 import HTTPTypes
 import LorryAPI
+import LorryEngine
 import LorryModel
 import Testing
 

@@ -177,7 +177,7 @@ import Testing
     }
 
     /// An adapter that only changes what comes after the last keys and values.
-    private func lateAdapter(_ model: DecoderModel, keeps: Bool) -> AdapterReference {
+    private func lateAdapter(_ model: DecoderModel, keeps: Bool) throws -> AdapterReference {
         let configuration = model.configuration
         let last = configuration.layerCount - 1
         var builder = AdapterProgramBuilder(configuration: configuration)
@@ -187,7 +187,7 @@ import Testing
             let numbers = (0..<count).map { _ in Float.random(in: -2...2, using: &random) }
             builder.addBias(layer: last, site: site, vector: .floats(numbers))
         }
-        let program = builder.build(method: "test", format: .f32, model: model)
+        let program = try builder.build(method: "test", format: .f32, model: model)
         #expect(program.keepsKeysAndValues == keeps)
         return AdapterReference(
             id: .init("late \(keeps)"), name: "late", byteCount: program.byteCount
@@ -198,7 +198,7 @@ import Testing
         let prompt = prompts()[0]
         for keeps in [true, false] {
             let plain = try engine(caches: false, kvFormat: .bf16)
-            let adapter = lateAdapter(plain.model, keeps: keeps)
+            let adapter = try lateAdapter(plain.model, keeps: keeps)
             let expected = try await plain.tokens(request(prompt, adapter: adapter))
             let base = try await plain.tokens(request(prompt))
             #expect(expected != base)

@@ -99,7 +99,7 @@ public final class Simulator {
         var hasWork = false
         while true {
             while let reference = loads.popFirst(upTo: clock.seconds) {
-                core.handle(.loaded(reference, .success(.empty)))
+                core.handle(.loaded(reference, Result { try AdapterProgram.empty() }))
                 hasWork = true
             }
             while arrived < requests.count, requests[arrived].arrivalSeconds <= clock.seconds {
@@ -164,7 +164,7 @@ public final class Simulator {
         let reference = AdapterReference(
             id: AdapterVersionID("\(adapter)"), name: "\(adapter)",
             byteCount: setting.model.adapterByteCount(rank: rank)
-        ) { .empty }
+        ) { try AdapterProgram.empty() }
         references[adapter] = reference
         return reference
     }
