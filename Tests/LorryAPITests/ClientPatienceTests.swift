@@ -1,6 +1,7 @@
 import HTTPTypes
 import LorryAPI
 import LorryEngine
+import Synchronization
 import Testing
 
 @Suite struct ClientPatienceTests {

@@ -43,7 +43,7 @@ import Testing
         let answer = try await server.complete(#"{"prompt": "a", "timeout": 2.5}"#)
         #expect(answer.headers[.retryAfter] == "7")
         #expect(try answer.string("error.type") == "DeadlineExceededError")
-        let message = try answer.string("error.message")
+        let message = try #require(try answer.string("error.message"))
         #expect(message.contains("9.0 s") && message.contains("2.5 s"))
     }
 

@@ -1,5 +1,6 @@
 import LorryEngine
 import LorryModel
+import Synchronization
 
 /// Replays a trace through the engine's core in a time of its own, without a model: what is decided
 /// is real, what it takes comes from a cost model.
