@@ -97,8 +97,15 @@ public final class Engine: Sendable {
                 shared.statistics.withLock { $0 = core.statistics }
             }
         }
-        // What was submitted too late ends here: nobody else would tell its reader.
-        for case .submit(let late) in mailbox.close() { late.channel.send(.failed(.shuttingDown)) }
+        core.reportMemory()
+        for message in mailbox.close() {
+            switch message {
+            // What was submitted too late ends here: nobody else would tell its reader.
+            case .submit(let late): late.channel.send(.failed(.shuttingDown))
+            case .check(let answer): answer(nil)
+            default: break
+            }
+        }
         shared.statistics.withLock { $0 = core.statistics }
         let waiters = shared.stopped.withLock { stopped in
             stopped.isStopped = true
@@ -182,6 +189,18 @@ public final class Engine: Sendable {
         var statistics = shared.statistics.withLock { $0 }
         roster.describe(&statistics)
         return statistics
+    }
+
+    /// Checks what the engine notes of its memory: every block in one use, held as often as sequences
+    /// hold it, and cached or charged as prefix cache and residency say. Takes some milliseconds of
+    /// the engine's thread.
+    ///
+    /// - Returns: what is wrong, if anything; nil also after a shutdown, which checks for itself.
+    public func findFault() async -> String? {
+        await withCheckedContinuation { continuation in
+            let isAsked = mailbox.send(.check { continuation.resume(returning: $0) })
+            if !isAsked { continuation.resume(returning: nil) }
+        }
     }
 
     /// Whether the engine's thread is waiting for work or began its step recently.

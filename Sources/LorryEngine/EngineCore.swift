@@ -112,6 +112,7 @@ package final class EngineCore {
         case .setPinned(let id, let isPinned): residency.setPinned(id, isPinned)
         case .forget(let id):
             residency.forget(id)
+        case .check(let answer): answer(findFault())
         case .drain: isDraining = true
         case .stop:
             isStopped = true
@@ -213,5 +214,12 @@ package final class EngineCore {
             return "\(leaseCount) sequences have a lease, \(residency.leaseCount) are noted"
         }
         return nil
+    }
+
+    /// Tells the observer whether memory is as it must be when no sequence is left.
+    func reportMemory() {
+        let held = pool.kvBlockCount
+        observer.engineDidCheckMemory(
+            fault: findFault() ?? (held > 0 ? "\(held) blocks are still held" : nil))
     }
 }

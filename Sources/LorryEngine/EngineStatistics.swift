@@ -54,6 +54,14 @@ public protocol EngineObserver: Sendable {
     func engineDidFinish(_ request: FinishObservation)
     func engineDidLoadAdapter(name: String, duration: Duration, error: String?)
     func engineDidEvictAdapter(name: String)
+    /// The engine has stopped and looked for contradictions in what it notes of its memory.
+    ///
+    /// - Parameter fault: nil where there is none and nothing is held any more; else a bug.
+    func engineDidCheckMemory(fault: String?)
+}
+
+extension EngineObserver {
+    public func engineDidCheckMemory(fault: String?) {}
 }
 
 /// One step's size and where its time went.

@@ -124,6 +124,7 @@ package final class Scheduler {
         limitPrompts(besides: plan)
         for sequence in candidates where !sequence.isDecoding && !sequence.isPaused {
             guard sequence.standing == .running else { continue }
+            pool.catchUp(sequence)
             schedule(sequence, chunk(of: sequence), &plan)
         }
         candidates.removeAll(keepingCapacity: true)
@@ -290,8 +291,7 @@ package final class Scheduler {
 
     /// Weighted tokens that a load counts: the prompt tokens that are computed while it lasts.
     private func loadCost(_ adapter: AdapterReference) -> Double {
-        let costs = pool.policy.costs
-        return Double(adapter.byteCount) * costs.perAdapterByte / costs.perToken
+        Double(adapter.byteCount) / pool.policy.costs.adapterBytesPerToken
             * FairQueue.promptTokenCost
     }
 

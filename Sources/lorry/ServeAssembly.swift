@@ -157,7 +157,13 @@ struct ServeAssembly {
         configuration.hasSeveralTenants = tenantCount > 1
         return try Engine(
             model: model, configuration: configuration, workers: workers,
-            observer: EngineMetrics(registry: metrics.registry, modelName: modelName))
+            observer: EngineMetrics(
+                registry: metrics.registry, modelName: modelName,
+                didCheckMemory: { [logger] fault in
+                    guard let fault else { return logger.info("memory is in order at the end") }
+                    logger.error(
+                        "memory is not in order at the end", metadata: ["fault": "\(fault)"])
+                }))
     }
 
     /// Most of what is free once the weights are loaded; the rest is for requests, uploads and the

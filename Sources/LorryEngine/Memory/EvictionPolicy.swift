@@ -1,3 +1,5 @@
+import Foundation
+
 /// Which idle adapters may be evicted. Each case includes the ones before it; cached blocks may
 /// always be.
 package enum EvictionReach: Int, Comparable, Sendable {
@@ -11,23 +13,30 @@ package enum EvictionReach: Int, Comparable, Sendable {
     package static func < (a: EvictionReach, b: EvictionReach) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// What it takes to get back what was evicted, in seconds; measured as the engine runs.
+/// What it takes to get back what was evicted, measured as the engine runs.
 package struct RecoveryCosts: Sendable {
-    /// Computing the keys and values of a token.
-    package private(set) var perToken = 5e-4
-    /// Loading a byte of an adapter.
-    package private(set) var perAdapterByte = 2e-9
+    /// Seconds to compute the keys and values of a token.
+    private var perToken = 5e-4
+    /// Seconds to load a byte of an adapter.
+    private var perAdapterByte = 2e-9
 
     package init() {}
 
+    /// Bytes of adapters that load while a token's keys and values are computed: a power of two, so
+    /// that the order of candidates does not change with each measurement.
+    package var adapterBytesPerToken: Double {
+        exp2((log2(perToken) - log2(perAdapterByte)).rounded())
+    }
+
     package mutating func noteComputation(tokenCount: Int, _ duration: Duration) {
         guard tokenCount > 0 else { return }
-        perToken += (duration / .seconds(1) / Double(tokenCount) - perToken) / 16
+        perToken += (max(duration / .seconds(1), 1e-9) / Double(tokenCount) - perToken) / 16
     }
 
     package mutating func noteLoad(byteCount: Int, _ duration: Duration) {
         guard byteCount > 0 else { return }
-        perAdapterByte += (duration / .seconds(1) / Double(byteCount) - perAdapterByte) / 16
+        perAdapterByte +=
+            (max(duration / .seconds(1), 1e-9) / Double(byteCount) - perAdapterByte) / 16
     }
 }
 
@@ -35,8 +44,9 @@ package struct RecoveryCosts: Sendable {
 /// frequency (Cao and Irani 1997, Cherkasova 1998).
 ///
 /// A candidate's priority is `floor + uses · cost / bytes`, where the cost is the time to get it
-/// back. The least goes first, and its priority is the floor from then on, so that what was not used
-/// since sinks below what was. A block that was never found again counts as the share of such blocks
+/// back, in units of the time that an adapter's byte takes: that is 1 for every adapter. The least
+/// goes first, and its priority is the floor from then on, so that what was not used since sinks
+/// below what was. A block that was never found again counts as the share of such blocks
 /// that were, lately: where prompts do not repeat, their blocks leave before anything else.
 ///
 /// Adapters that waiting sequences want, and pinned ones, have queues of their own.
@@ -110,7 +120,7 @@ struct EvictionPolicy {
         let number = block.number
         let weight = uses[number] == 0 ? max(reuse, Self.leastReuse) : Double(uses[number])
         ranks[number] = rank(
-            weight * Double(tokenCount) * costs.perToken / Double(blockByteCount))
+            weight * Double(tokenCount) * costs.adapterBytesPerToken / Double(blockByteCount))
     }
 
     mutating func offer(_ block: BlockID) { idle.insert(block.number, ranks[block.number]) }
@@ -126,7 +136,7 @@ struct EvictionPolicy {
 
     /// What keeping an adapter that was used this often is worth, for `next(below:)`.
     func worth(uses: Int) -> Double {
-        Double(min(max(uses, 1), Int(Self.mostUses))) * costs.perAdapterByte
+        Double(min(max(uses, 1), Int(Self.mostUses)))
     }
 
     /// The bound for evictions that bring in something of that worth.

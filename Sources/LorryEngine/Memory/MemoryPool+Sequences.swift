@@ -83,6 +83,32 @@ extension MemoryPool {
         sequence.prefix = prefix
     }
 
+    /// Gives a sequence whose prompt is under way the blocks that others have computed meanwhile.
+    package func catchUp(_ sequence: TokenSequence) {
+        guard var prefix = sequence.prefix, let index = prefixes, !index.isForgotten(prefix.root)
+        else { return }
+        let size = KVLayout.blockSize
+        while (prefix.blockCount + 1) * size < sequence.tokens.count,
+            prefix.blockCount * size <= sequence.computedCount
+        {
+            let start = prefix.blockCount * size
+            let tokens = sequence.tokens[start..<start + size]
+            guard let found = index.find(tokens, below: prefix.place) else { break }
+            hold(found)
+            policy.noteUse(found)
+            if prefix.blockCount < sequence.blocks.count {
+                letGo(sequence.blocks[prefix.blockCount])
+                sequence.replaceBlock(at: prefix.blockCount, by: found)
+            } else {
+                sequence.addBlock(found)
+            }
+            sequence.didCompute(max(start + size - sequence.computedCount, 0))
+            prefix.place = index.place(of: found)
+            prefix.blockCount += 1
+        }
+        sequence.prefix = prefix
+    }
+
     /// Lets go of all blocks of a sequence. What was computed stays cached.
     package func release(_ sequence: TokenSequence) {
         publish(sequence)
