@@ -158,6 +158,7 @@ package final class EngineCore {
 
     func finish(_ sequence: TokenSequence, _ reason: FinishReason) {
         let timings = end(sequence, .finished(reason))
+        scheduler.noteAnswer(tokenCount: sequence.generatedCount)
         sequence.channel.send(
             .finished(
                 GenerationSummary(
@@ -178,7 +179,6 @@ package final class EngineCore {
         let now = clock.now
         scheduler.remove(sequence)
         sequences[sequence.id] = nil
-        scheduler.noteAnswer(tokenCount: sequence.generatedCount)
         if let id = sequence.adapterID { residency.leave(id) }
         sequence.reservation = nil
         let timings = sequence.timings(at: now)

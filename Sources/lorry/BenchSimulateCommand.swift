@@ -53,13 +53,13 @@ struct BenchSimulateCommand: ParsableCommand {
         @Option(help: "Requests per second.")
         var rate = 10.0
         @Option(help: "Seconds in which requests come.")
-        var seconds = 60.0
+        var duration = 60.0
         @Option(help: "Tokens of a prompt, such as 8-128.")
         var promptTokens = "8-128"
         @Option(help: "Tokens of an answer.")
         var outputTokens = "8-128"
-        @Option(help: "How much each tenant asks, such as 1,10.")
-        var tenants = "1"
+        @Option(help: "How much each tenant asks relative to the others, such as 10,1.")
+        var tenantLoads = "1"
         @Option(help: "Weights of the tenants, such as 1,2.")
         var tenantWeights = ""
         @Option(help: "The same seed gives the same requests.")
@@ -194,7 +194,7 @@ struct BenchSimulateCommand: ParsableCommand {
         result.maximumWaitingTokenCount = engine.maxWaitingTokens
         result.stepTarget = .seconds(engine.stepTarget / 1000)
         result.hasSeveralTenants =
-            policy == .fair && (workload.trace != nil || workload.tenants.contains(","))
+            policy == .fair && (workload.trace != nil || workload.tenantLoads.contains(","))
         result.cachesPrefixes = false
         result.policy = policy
         return result
@@ -209,11 +209,11 @@ struct BenchSimulateCommand: ParsableCommand {
         }
         return try SLoRAWorkload(
             adapterCount: workload.adapters, alpha: workload.alpha, cv: workload.cv,
-            rate: workload.rate, seconds: workload.seconds,
+            rate: workload.rate, seconds: workload.duration,
             lengths: TokenLengths(
                 prompt: Self.range(workload.promptTokens, "--prompt-tokens"),
                 output: Self.range(workload.outputTokens, "--output-tokens")),
-            tenantLoads: Self.numbers(workload.tenants, "--tenants"), seed: workload.seed
+            tenantLoads: Self.numbers(workload.tenantLoads, "--tenant-loads"), seed: workload.seed
         ).trace()
     }
 

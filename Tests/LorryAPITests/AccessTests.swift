@@ -108,7 +108,7 @@ import Testing
         let request = try #require(server.engine.requests.first)
         #expect(request.tenant == "blue")
         #expect(request.weight == 2.5)
-        #expect(try APIKeys(yaml: Self.yaml).tenantCount == 3)
+        #expect(try APIKeys(yaml: Self.yaml).tenantCount == 1)
     }
 
     @Test func aKeysLimits() async throws {

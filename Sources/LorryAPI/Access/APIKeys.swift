@@ -47,8 +47,11 @@ public struct APIKeys: Sendable {
         self.entries = entries
     }
 
-    /// How many tenants the keys name.
-    public var tenantCount: Int { Set(entries.map(\.principal.tenant)).count }
+    /// How many tenants may ask for completions.
+    public var tenantCount: Int {
+        let principals = entries.map(\.principal).filter { $0.roles.contains(.inference) }
+        return Set(principals.map(\.tenant)).count
+    }
 
     /// Nil for an unknown key. Every stored digest is compared in full, so that the time taken
     /// tells nothing about them.
