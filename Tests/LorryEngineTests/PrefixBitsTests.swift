@@ -48,7 +48,8 @@ import Testing
         let common = Array(tokens[..<70])
         return [
             common, common, common + tokens[100..<120], Array(common[..<64]), Array(common[..<40]),
-            Array(common[..<39] + tokens[150..<180]), Array(tokens[120..<150]), common + tokens[100..<108],
+            Array(common[..<39] + tokens[150..<180]), Array(tokens[120..<150]),
+            common + tokens[100..<108],
         ]
     }
 

@@ -98,11 +98,13 @@ public final class Simulator {
         var arrived = 0
         var hasWork = false
         while true {
-            while let reference = loads.popFirst(upTo: clock.seconds) {
+            // A second that was converted to a duration and back may be a little less.
+            let due = clock.seconds + 1e-9
+            while let reference = loads.popFirst(upTo: due) {
                 core.handle(.loaded(reference, .success(.empty)))
                 hasWork = true
             }
-            while arrived < requests.count, requests[arrived].arrivalSeconds <= clock.seconds {
+            while arrived < requests.count, requests[arrived].arrivalSeconds <= due {
                 submit(requests[arrived])
                 arrived += 1
                 hasWork = true
