@@ -51,6 +51,9 @@ public struct AdapterReference: Sendable {
     public let name: String
     /// Bytes that the adapter occupies while it is resident.
     public let byteCount: Int
+    /// Starts to read the adapter's files and returns at once; so that they are there, or nearly,
+    /// when `load` wants them.
+    public let readAhead: @Sendable () -> Void
     /// Compiles the adapter; runs off the engine thread, at most once at a time per version.
     public let load: @Sendable () throws -> AdapterProgram
     /// Kept until the request has ended, so that the files behind `load` stay in place.
@@ -58,12 +61,14 @@ public struct AdapterReference: Sendable {
 
     public init(
         id: AdapterVersionID, name: String, byteCount: Int, hold: (any Sendable)? = nil,
+        readAhead: @escaping @Sendable () -> Void = {},
         load: @escaping @Sendable () throws -> AdapterProgram
     ) {
         self.id = id
         self.name = name
         self.byteCount = byteCount
         self.hold = hold
+        self.readAhead = readAhead
         self.load = load
     }
 }

@@ -57,7 +57,8 @@ struct ServeAssembly {
         let engine = try makeEngine(model, workers, metrics, tenantCount: keys?.tenantCount ?? 1)
         let adapterFormat =
             settings.adapterWeights.map { OperandFormat($0) } ?? model.format.operandFormat
-        let registry = try openRegistry(model, adapterFormat)
+        let compilations = CompilationCache()
+        let registry = try openRegistry(model, adapterFormat, compilations)
         try await importAdapters(into: registry)
         let readiness = Readiness()
         var services = APIServices(
@@ -65,8 +66,13 @@ struct ServeAssembly {
             engine: EngineService(engine), registry: registry, text: text,
             tokenizerFile: modelDirectory.appending(path: "tokenizer.json"),
             keys: keys, metrics: metrics, readiness: readiness
-        ) { directory in
-            try AdapterCompiler.compile(directory: directory, model: model, format: adapterFormat)
+        ) { lease in
+            if lease.checksums == nil, let problem = lease.contentProblem() {
+                throw AdapterError(.damaged, problem)
+            }
+            return try AdapterCompiler.compile(
+                directory: lease.directory, model: model, format: adapterFormat,
+                checksums: lease.checksums, cache: compilations)
         }
         services.allowedRoots = settings.allowedAdapterRoots.map { URL(filePath: $0) }
         EngineGauges.add(
@@ -174,13 +180,14 @@ struct ServeAssembly {
     }
 
     private func openRegistry(
-        _ model: DecoderModel, _ format: OperandFormat
+        _ model: DecoderModel, _ format: OperandFormat, _ compilations: CompilationCache
     ) throws -> AdapterRegistry {
         let configuration = model.configuration
         var registryConfiguration = RegistryConfiguration()
         registryConfiguration.reservedNames = [modelName]
         registryConfiguration.misfit = {
-            AdapterCompiler.misfit(directory: $0, configuration: configuration)
+            AdapterCompiler.misfit(
+                directory: $0, configuration: configuration, format: format, cache: compilations)
         }
         return try AdapterRegistry(
             stateDirectory: URL(filePath: settings.stateDirectory),

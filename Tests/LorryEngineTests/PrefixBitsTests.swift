@@ -177,6 +177,42 @@ import Testing
         await engine.shutdown(drainDeadline: .seconds(5))
     }
 
+    /// An adapter that only changes what comes after the last keys and values.
+    private func lateAdapter(_ model: DecoderModel, keeps: Bool) throws -> AdapterReference {
+        let configuration = model.configuration
+        let last = configuration.layerCount - 1
+        var builder = AdapterProgramBuilder(configuration: configuration)
+        var random = SeededGenerator(seed: 3)
+        for site in [LinearSite.query, .output, .down] + (keeps ? [] : [.value]) {
+            let count = configuration.dimensions(of: site).outFeatures
+            let numbers = (0..<count).map { _ in Float.random(in: -2...2, using: &random) }
+            builder.addBias(layer: last, site: site, vector: .floats(numbers))
+        }
+        let program = try builder.build(method: "test", format: .f32, model: model)
+        #expect(program.keepsKeysAndValues == keeps)
+        return AdapterReference(
+            id: .init("late \(keeps)"), name: "late", byteCount: program.byteCount
+        ) { program }
+    }
+
+    @Test func anAdapterThatKeepsTheBasesKeysAndValuesSharesThem() async throws {
+        let prompt = prompts()[0]
+        for keeps in [true, false] {
+            let plain = try engine(caches: false, kvFormat: .bf16)
+            let adapter = try lateAdapter(plain.model, keeps: keeps)
+            let expected = try await plain.tokens(request(prompt, adapter: adapter))
+            let base = try await plain.tokens(request(prompt))
+            #expect(expected != base)
+            await plain.shutdown(drainDeadline: .seconds(5))
+            let cached = try engine(caches: true, kvFormat: .bf16)
+            #expect(try await cached.tokens(request(prompt)) == base)
+            #expect(try await cached.tokens(request(prompt, adapter: adapter)) == expected)
+            #expect(cached.statistics().prefixCacheHitCount == (keeps ? 69 : 0))
+            #expect(try await cached.tokens(request(prompt)) == base)
+            await cached.shutdown(drainDeadline: .seconds(5))
+        }
+    }
+
     /// Several samples of one prompt hold its blocks together.
     @Test func samplesOfOnePromptShareItsBlocks() async throws {
         let engine = try engine(caches: true, kvFormat: .f32, batchTokenCount: 64)

@@ -92,8 +92,13 @@ extension APIError {
         case let error as EngineError: self.init(error)
         case let error as RegistryError: self.init(error)
         case let error as AdapterError:
-            self.init(
-                error.kind == .unsupported ? .unprocessableContent : .badRequest, error.message)
+            let status: HTTPResponse.Status =
+                switch error.kind {
+                case .invalid, .unreadable: .badRequest
+                case .unsupported: .unprocessableContent
+                case .damaged, .outOfMemory: .internalServerError
+                }
+            self.init(status, error.message)
         case let error as TokenizerError: self.init(.badRequest, "\(error)")
         case let error as MultipartParser.Failure: self.init(.badRequest, "\(error)")
         case is NIOTooManyBytesError:

@@ -98,10 +98,10 @@ public final class Simulator {
         var arrived = 0
         var hasWork = false
         while true {
-            // A second that was converted to a duration and back may be a little less.
+// A second that was converted to a duration and back may be a little less.
             let due = clock.seconds + 1e-9
             while let reference = loads.popFirst(upTo: due) {
-                core.handle(.loaded(reference, .success(.empty)))
+                core.handle(.loaded(reference, Result { try AdapterProgram.empty() }))
                 hasWork = true
             }
             while arrived < requests.count, requests[arrived].arrivalSeconds <= due {
@@ -166,7 +166,7 @@ public final class Simulator {
         let reference = AdapterReference(
             id: AdapterVersionID("\(adapter)"), name: "\(adapter)",
             byteCount: setting.model.adapterByteCount(rank: rank)
-        ) { .empty }
+        ) { try AdapterProgram.empty() }
         references[adapter] = reference
         return reference
     }

@@ -26,7 +26,7 @@ import Testing
             // 64 numbers: a quarter of a block.
             builder.addBias(
                 layer: 0, site: .query, vector: .floats([Float](repeating: 1, count: 64)))
-            program = builder.build(method: "test", format: .f32, model: model)
+            program = try builder.build(method: "test", format: .f32, model: model)
             residency.onEvict = { [evictions] in evictions.names.append($0) }
         }
 

@@ -141,7 +141,7 @@ import Testing
         let model = try DecoderModel(
             directory: ReferenceModel.bundledRoot.appending(path: "llama/base"), format: .f32,
             pool: WorkerPool(threadCount: 1))
-        return AdapterProgramBuilder(configuration: model.configuration).build(
+        return try AdapterProgramBuilder(configuration: model.configuration).build(
             method: "test", format: .f32, model: model)
     }
 
