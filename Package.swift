@@ -95,8 +95,10 @@ targets += library(
     resources: [.copy("Fixtures")])
 targets += library("LorrySynth", [])
 targets += library(
-    "LorryBench", ["LorryEngine", "LorryModel", "LorryTensor"],
-    testDependencies: ["LorryEngine", "LorryModel", "LorrySynth", "LorryTensor"])
+    "LorryBench", ["LorryEngine", "LorryHTTP", "LorryModel", "LorryTensor", httpTypes] + nio,
+    testDependencies: [
+        "LorryEngine", "LorryHTTP", "LorryModel", "LorrySynth", "LorryTensor", httpTypes,
+    ] + nio)
 targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(

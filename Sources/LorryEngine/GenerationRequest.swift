@@ -21,8 +21,17 @@ public struct GenerationRequest: Sendable {
     public var logprobCount: Int?
     /// The same for the prompt's tokens.
     public var promptLogprobCount: Int?
-    /// Lower runs first.
+    /// Lower runs first, among the requests of the same tenant.
     public var priority = 0
+    /// Separates, within a tenant, what is cached of prompts: only requests with the same salt share
+    /// keys and values.
+    public var cacheSalt = ""
+    /// On whose account it runs: tenants get equal service.
+    public var tenant = "default"
+    /// Above 0: a tenant of weight 2 gets twice the service of one of weight 1.
+    public var weight = 1.0
+    /// When nobody will want the answer any more.
+    public var deadline: ContinuousClock.Instant?
 
     public init(
         id: String, promptTokens: [Int32], adapter: AdapterReference? = nil, maximumTokenCount: Int

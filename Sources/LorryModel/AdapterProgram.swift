@@ -52,6 +52,15 @@ public final class AdapterProgram: Sendable {
         precondition(offset >= 0 && offset < operands.byteCount, "outside the operands")
         return UnsafeRawPointer(operands.start) + offset
     }
+
+    /// Stands in for adapters where nothing is computed: changes nothing.
+    package static func empty() throws(MemoryRefusal) -> AdapterProgram {
+        AdapterProgram(
+            description: AdapterDescription(
+                method: "none", rank: 0, targets: [], byteCount: 0, parameterCount: 0),
+            format: .f32, operands: try PageMemory(byteCount: 64), groups: [],
+            keepsKeysAndValues: false)
+    }
 }
 
 /// The operations around the linear layers of one group in one layer. Offsets are in bytes from the

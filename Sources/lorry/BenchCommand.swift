@@ -15,6 +15,7 @@ struct BenchCommand: AsyncParsableCommand {
             """,
         subcommands: [
             BenchKernelsCommand.self, BenchEngineCommand.self, BenchQualityCommand.self,
+            BenchSimulateCommand.self,
         ])
 
     /// The level that kernels run at.

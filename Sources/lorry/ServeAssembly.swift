@@ -54,7 +54,7 @@ struct ServeAssembly {
         let model = try loadModel(workers)
         let text = TextCodec(tokenizer: try loadTokenizer(for: model))
         let metrics = makeMetrics()
-        let engine = try makeEngine(model, workers, metrics)
+        let engine = try makeEngine(model, workers, metrics, tenantCount: keys?.tenantCount ?? 1)
         let adapterFormat =
             settings.adapterWeights.map { OperandFormat($0) } ?? model.format.operandFormat
         let compilations = CompilationCache()
@@ -143,7 +143,7 @@ struct ServeAssembly {
     }
 
     private func makeEngine(
-        _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics
+        _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics, tenantCount: Int
     ) throws -> Engine {
         let context = min(settings.maximumContextTokenCount ?? .max, model.contextLength)
         var configuration = EngineConfiguration(
@@ -152,12 +152,24 @@ struct ServeAssembly {
         if let count = settings.maximumBatchTokenCount {
             configuration.maximumBatchTokenCount = count
         }
+        configuration.cachesPrefixes = settings.cachesPrefixes
         configuration.kvFormat = settings.kvCache.map { OperandFormat($0) }
         if let count = settings.maximumRunningCount { configuration.maximumRunningCount = count }
         if let count = settings.maximumWaitingCount { configuration.maximumWaitingCount = count }
+        if let count = settings.maximumWaitingTokenCount {
+            configuration.maximumWaitingTokenCount = count
+        }
+        if let target = settings.stepTarget { configuration.stepTarget = target }
+        configuration.hasSeveralTenants = tenantCount > 1
         return try Engine(
             model: model, configuration: configuration, workers: workers,
-            observer: EngineMetrics(registry: metrics.registry, modelName: modelName))
+            observer: EngineMetrics(
+                registry: metrics.registry, modelName: modelName,
+                didCheckMemory: { [logger] fault in
+                    guard let fault else { return logger.info("memory is in order at the end") }
+                    logger.error(
+                        "memory is not in order at the end", metadata: ["fault": "\(fault)"])
+                }))
     }
 
     /// Most of what is free once the weights are loaded; the rest is for requests, uploads and the
