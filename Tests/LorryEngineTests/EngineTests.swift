@@ -62,7 +62,7 @@ import Testing
                 try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)
                     .trimmingCharacters(in: .newlines)
             }
-            #expect(Set(["lorry-engine", "lorry-load-0", "lorry-load-1"]).isSubset(of: names))
+            #expect(Set(["lorry-engine", "lorry-load-0"]).isSubset(of: names))
             await engine.shutdown(drainDeadline: .seconds(5))
         }
     #endif

@@ -16,7 +16,7 @@ final class TestFolder {
     }
 
     func write(_ object: [String: Any], _ name: String) throws {
-        try write(JSONSerialization.data(withJSONObject: object), name)
+        try write(JSONSerialization.data(withJSONObject: object, options: .sortedKeys), name)
     }
 
     func path(_ name: String) -> String { url.appending(path: name).path }
@@ -73,7 +73,8 @@ struct CraftedTensors {
             ]
         }
         return Self.file(
-            header: try JSONSerialization.data(withJSONObject: header), elements: elements)
+            header: try JSONSerialization.data(withJSONObject: header, options: .sortedKeys),
+            elements: elements)
     }
 
     /// Of normal numbers only; the fraction is cut off.
