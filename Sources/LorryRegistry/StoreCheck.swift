@@ -49,16 +49,20 @@ extension AdapterRegistry {
 }
 
 extension AdapterRegistry {
-    /// Marks a version whose files were found to be others than those stored; it is no longer
-    /// served, and storing it again heals it. Where the audit entry cannot be written it is logged.
-    public func reportDamage(_ version: AdapterVersionID, problem: String, actor: String) {
-        Task { [writer, core] in
-            do {
-                try await writer.markDamaged(version, problem: problem, actor: actor)
-            } catch {
-                core.log.error(
-                    "cannot note a damaged version",
-                    metadata: ["version": "\(version)", "reason": "\(error)"])
+    /// Looks again at a version whose files a load found to be others than those stored, and marks
+    /// it where they are: it is no longer served, and storing it again heals it. Where the audit
+    /// entry cannot be written it is logged.
+    public func reportDamage(_ version: AdapterVersionID, actor: String) {
+        DispatchQueue.global().async { [writer, core] in
+            guard let problem = core.contentProblem(of: version) else { return }
+            Task {
+                do {
+                    try await writer.markDamaged(version, problem: problem, actor: actor)
+                } catch {
+                    core.log.error(
+                        "cannot note a damaged version",
+                        metadata: ["version": "\(version)", "reason": "\(error)"])
+                }
             }
         }
     }

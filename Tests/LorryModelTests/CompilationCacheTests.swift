@@ -18,11 +18,10 @@ import Testing
     private func adapter(_ seed: Float = 1, rank: Int = 2) -> CraftedAdapter {
         var adapter = CraftedAdapter(rank: rank)
         adapter.set("r", rank)
-        for name in adapter.file.tensors.keys {
-            adapter.file.tensors[name]?.floats =
-                adapter.file.tensors[name]?.floats.map {
-                    $0 * seed
-                } ?? []
+        adapter.file.tensors = adapter.file.tensors.mapValues { tensor in
+            var tensor = tensor
+            tensor.floats = tensor.floats.map { $0 * seed }
+            return tensor
         }
         return adapter
     }

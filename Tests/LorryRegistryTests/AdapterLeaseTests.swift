@@ -75,7 +75,7 @@ struct AdapterLeaseTests {
         let path = lease.directory.appendingPathComponent("adapter_model.safetensors")
         try Data("weights onf".utf8).write(to: path)
         #expect(lease.contentProblem()?.contains("adapter_model.safetensors") == true)
-        registry.reportDamage(version, problem: "other bytes", actor: "test")
+        registry.reportDamage(version, actor: "test")
         while try registry.record(name: "a").state != .damaged {
             try await Task.sleep(for: .milliseconds(1))
         }

@@ -61,8 +61,7 @@ extension APIServices {
                 do {
                     return try load(lease)
                 } catch let error as AdapterError where error.kind == .damaged {
-                    registry.reportDamage(
-                        lease.record.version, problem: error.message, actor: "adapter load")
+                    registry.reportDamage(lease.record.version, actor: "adapter load")
                     throw error
                 }
             })
