@@ -214,6 +214,11 @@ struct ServerClient: Sendable {
 
 extension ServerAddress {
     fileprivate func tlsContext() throws -> NIOSSLContext {
+        try NIOSSLContext(configuration: tlsConfiguration())
+    }
+
+    /// - Throws: `ClientError` where the file with authorities holds none.
+    func tlsConfiguration() throws(ClientError) -> TLSConfiguration {
         var configuration = TLSConfiguration.makeClientConfiguration()
         if let authorityFile {
             do {
@@ -223,7 +228,7 @@ extension ServerAddress {
                 throw ClientError("--ca-file: \(authorityFile) holds no certificates (\(error))")
             }
         }
-        return try NIOSSLContext(configuration: configuration)
+        return configuration
     }
 
     /// Why there is no TLS connection.
