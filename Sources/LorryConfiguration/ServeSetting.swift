@@ -64,7 +64,7 @@ public enum ServeSetting: String, CaseIterable, Sendable {
         case .threads: "Compute threads. (default: physical cores)"
         case .memoryBudget:
             "One pool for KV blocks and adapters, such as 4GiB. (default: 70 % of the free memory)"
-        case .maxBatchTokens: "Tokens of one step at most. (default: 256)"
+        case .maxBatchTokens: "Tokens of one step at most. (default: 512)"
         case .maxRunning: "Sequences that run at a time at most. (default: 64)"
         case .maxWaiting:
             "Sequences that wait at most; one more is answered with 429. (default: 1024)"

@@ -18,7 +18,7 @@ public struct EngineConfiguration: Sendable, Equatable {
     public var eventBufferCount = 64
 
     public init(
-        memoryBudgetByteCount: Int, maximumBatchTokenCount: Int = 256,
+        memoryBudgetByteCount: Int, maximumBatchTokenCount: Int = 512,
         maximumRunningCount: Int = 64, maximumWaitingCount: Int = 1024, maximumContextLength: Int
     ) {
         self.memoryBudgetByteCount = memoryBudgetByteCount

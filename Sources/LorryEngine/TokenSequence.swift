@@ -100,3 +100,36 @@ package final class TokenSequence {
         return blocks
     }
 }
+
+extension TokenSequence {
+    /// Only the prompt is to be evaluated.
+    var wantsNoTokens: Bool { request.maximumTokenCount == 0 }
+
+    func isDecodeStep(_ range: Range<Int>) -> Bool {
+        range.count == 1 && range.lowerBound >= promptCount
+    }
+
+    /// Offsets into the range of the tokens whose logits are wanted.
+    func logitOffsets(_ range: Range<Int>) -> Range<Int> {
+        let end = range.count
+        let last = range.upperBound == tokens.count ? end - 1 : end
+        guard request.promptLogprobCount != nil, !hasSentPrompt else { return last..<end }
+        // Recomputed tokens were reported before; the row of the prompt's last token only samples.
+        let first = max(range.lowerBound, promptLogprobs.count) - range.lowerBound
+        let promptEnd = min(range.upperBound, promptCount - 1) - range.lowerBound
+        return first < promptEnd ? first..<max(promptEnd, last < end ? end : promptEnd) : last..<end
+    }
+
+    func timings(at end: ContinuousClock.Instant) -> GenerationTimings {
+        var timings = GenerationTimings()
+        let started = firstScheduled ?? end
+        let ready = min(adapterReady ?? submitted, started)
+        timings.load = ready > submitted ? ready - submitted : .zero
+        timings.queue = started - submitted - timings.load
+        if firstScheduled != nil {
+            timings.prefill = (firstToken ?? end) - started
+            timings.decode = firstToken.map { end - $0 } ?? .zero
+        }
+        return timings
+    }
+}

@@ -2,20 +2,16 @@ import LorryTensor
 
 /// Applies the adapter programs of a batch around the base's matmuls, segment by segment.
 ///
-/// Prepared once a step; then, for each group of linear layers, `transformInput` before the base's
-/// matmul and `adjustOutput` after it. Works on the rows of segments only. The lists of operations
-/// keep their memory from group to group and from step to step.
+/// Prepared once a step; then, for each group of linear layers, `begin` before the base's matmul,
+/// which takes `adjustments`, and `finish` after it. Works on the rows of segments only. The lists of
+/// operations keep their memory from group to group and from step to step.
 final class AdapterPass {
     private let configuration: ModelConfiguration
     private let pool: WorkerPool
     private var segments: [ForwardBatch.Segment] = []
     private var inputScales: [VectorSegment] = []
-    private var deltas: [DeltaSegment] = []
-    private var expands: [ExpandSegment] = []
-    private var outputScales: [VectorSegment] = []
-    private var biases: [VectorSegment] = []
-    /// Results of the shrinks of one group: each segment's `[rows, shrinkRank]`, one after another.
-    private var shrunk = AlignedBuffer<Float>(count: 1 << 14)
+    /// Operations 2 to 4: y ← g ⊙ (y + s · B (A x)) + c.
+    let adjustments = OutputAdjustments()
 
     init(configuration: ModelConfiguration, pool: WorkerPool) {
         self.configuration = configuration
@@ -24,83 +20,70 @@ final class AdapterPass {
 
     func prepare(_ segments: [ForwardBatch.Segment]) {
         self.segments = segments
+        adjustments.clear()
     }
 
-    /// Operation 1: x ← l ⊙ x.
-    func transformInput(layer: Int, group: LinearGroup, _ x: UnsafeMutablePointer<Float>) {
-        inputScales.removeAll(keepingCapacity: true)
-        for segment in segments {
-            guard let operations = segment.program.groups[layer][group.rawValue],
-                let scale = operations.inputScale
-            else { continue }
-            inputScales.append(VectorSegment(scale, of: segment))
+    /// Operation 1, x ← l ⊙ x, and what of the others can be done before y is known.
+    func begin(layer: Int, group: LinearGroup, _ x: UnsafeMutablePointer<Float>) {
+        guard !segments.isEmpty else { return }
+        collect(layer, group)
+        let inFeatures = configuration.inFeatures(of: group)
+        if !inputScales.isEmpty {
+            segmentedScale(x, yStride: inFeatures, segments: inputScales, pool: pool)
         }
-        guard !inputScales.isEmpty else { return }
-        segmentedScale(
-            x, yStride: configuration.inFeatures(of: group), segments: inputScales, pool: pool)
+        adjustments.begin(
+            x, xStride: inFeatures, inFeatures: inFeatures,
+            yStride: configuration.outFeatures(of: group), pool: pool)
     }
 
-    /// Operations 2 to 4: y ← g ⊙ (y + s · B (A x)) + c.
-    func adjustOutput(
+    /// What is left to do after the matmul.
+    func finish(
         layer: Int, group: LinearGroup, input: UnsafePointer<Float>,
         output: UnsafeMutablePointer<Float>
     ) {
         guard !segments.isEmpty else { return }
-        let shrunkCount = collect(layer, group)
-        let stride = configuration.outFeatures(of: group)
-        if !deltas.isEmpty {
-            if shrunkCount > shrunk.count { shrunk = AlignedBuffer(count: 2 * shrunkCount) }
-            let inFeatures = configuration.inFeatures(of: group)
-            segmentedDelta(
-                input, xStride: inFeatures, inFeatures: inFeatures, deltas: deltas,
-                expands: expands, v: shrunk.pointer, y: output, yStride: stride, pool: pool)
-        }
-        if !outputScales.isEmpty {
-            segmentedScale(output, yStride: stride, segments: outputScales, pool: pool)
-        }
-        if !biases.isEmpty {
-            segmentedAdd(output, yStride: stride, segments: biases, pool: pool)
-        }
+        let inFeatures = configuration.inFeatures(of: group)
+        adjustments.finish(
+            input, xStride: inFeatures, inFeatures: inFeatures, y: output,
+            yStride: configuration.outFeatures(of: group), pool: pool)
     }
 
-    /// Lists the group's operations of all segments; returns the floats that the shrinks write.
-    private func collect(_ layer: Int, _ group: LinearGroup) -> Int {
-        deltas.removeAll(keepingCapacity: true)
-        expands.removeAll(keepingCapacity: true)
-        outputScales.removeAll(keepingCapacity: true)
-        biases.removeAll(keepingCapacity: true)
-        var shrunkCount = 0
+    /// Lists the group's operations of all segments.
+    private func collect(_ layer: Int, _ group: LinearGroup) {
+        inputScales.removeAll(keepingCapacity: true)
+        adjustments.clear()
         for segment in segments {
             guard let operations = segment.program.groups[layer][group.rawValue] else { continue }
+            if let scale = operations.inputScale {
+                inputScales.append(VectorSegment(scale, of: segment))
+            }
+            adjustments.appendSegment(rowCount: segment.rows.count)
             if operations.shrinkRank > 0 {
-                let first = expands.count
+                let vOffset = adjustments.append(
+                    ShrinkSegment(operations, of: segment), elementCount: operations.elementCount)
                 for expand in operations.expands {
-                    expands.append(
+                    adjustments.append(
                         ExpandSegment(
-                            expand, of: segment, vOffset: shrunkCount + expand.rankStart,
+                            expand, of: segment, vOffset: vOffset + expand.rankStart,
                             vStride: operations.shrinkRank))
                 }
-                deltas.append(
-                    DeltaSegment(
-                        shrink: ShrinkSegment(operations, of: segment, vOffset: shrunkCount),
-                        expands: first..<expands.count))
-                shrunkCount += segment.rows.count * operations.shrinkRank
             }
             for scale in operations.outputScales {
-                outputScales.append(VectorSegment(scale, of: segment))
+                adjustments.appendScale(VectorSegment(scale, of: segment))
             }
-            for bias in operations.biases { biases.append(VectorSegment(bias, of: segment)) }
+            for bias in operations.biases {
+                adjustments.appendBias(VectorSegment(bias, of: segment))
+            }
         }
-        return shrunkCount
     }
 }
 
 extension ShrinkSegment {
-    fileprivate init(_ group: GroupProgram, of segment: ForwardBatch.Segment, vOffset: Int) {
+    fileprivate init(_ group: GroupProgram, of segment: ForwardBatch.Segment) {
         self.init(
             rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
             a: UnsafeRawPointer(segment.program.operands.pointer(at: group.shrinkOffset)),
-            rank: group.shrinkRank, format: segment.program.format, vOffset: vOffset)
+            rank: group.shrinkRank, format: segment.program.format, vOffset: 0)
     }
 }
 

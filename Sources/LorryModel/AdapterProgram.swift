@@ -63,6 +63,8 @@ struct GroupProgram: Sendable, Equatable {
     var shrinkOffset = 0
     var shrinkRank = 0
     var expands: [Expand] = []
+    /// Elements of A and of all B.
+    var elementCount = 0
     var outputScales: [Vector] = []
     var biases: [Vector] = []
 }

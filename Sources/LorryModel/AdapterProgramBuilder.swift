@@ -255,6 +255,7 @@ extension AdapterProgramBuilder {
                     .init(
                         offset: offset, rankStart: rankStart, rank: delta.rank,
                         columnStart: columnStart, outFeatures: outFeatures, scale: delta.scale))
+                program.elementCount += delta.rank * (inFeatures + outFeatures)
                 rankStart += delta.rank
             }
             if let scale = operations.outputScale {

@@ -136,12 +136,12 @@ public final class ForwardPass {
         output: AlignedBuffer<Float>
     ) {
         let weights = model.layers[layer].linears[group.rawValue]
-        adapters.transformInput(layer: layer, group: group, input.pointer)
+        adapters.begin(layer: layer, group: group, input.pointer)
         matmul(
             input.pointer, xStride: weights.inFeatures, rowCount: batch.rowCount, weights: weights,
             bias: model.layers[layer].biases[group.rawValue], y: output.pointer,
-            yStride: weights.outFeatures, pool: pool)
-        adapters.adjustOutput(
+            yStride: weights.outFeatures, then: adapters.adjustments, pool: pool)
+        adapters.finish(
             layer: layer, group: group, input: input.pointer, output: output.pointer)
     }
 

@@ -28,7 +28,7 @@ struct AdapterCut {
     }
 
     /// A shrink is cut by rows first, since each task prepares its rows for all ranks.
-    func shrink(_ segment: ShrinkSegment, inFeatures: Int) -> (rows: Int, ranks: Int) {
+    func shrink(_ segment: ShrinkSegment, inFeatures: Int) -> (rows: Int, across: Int) {
         let count = taskCount(
             cost: Self.cost(elements: segment.rank * inFeatures, rowCount: segment.rowCount))
         let rowParts = min(count, pieces(segment.rowCount, Self.tileRowCount))
@@ -40,7 +40,7 @@ struct AdapterCut {
     }
 
     /// An expand is cut by panels first, so that each part of B is read by one thread.
-    func expand(_ segment: ExpandSegment) -> (rows: Int, panels: Int) {
+    func expand(_ segment: ExpandSegment) -> (rows: Int, across: Int) {
         let count = taskCount(
             cost: Self.cost(
                 elements: segment.rank * segment.outFeatures, rowCount: segment.rowCount))
@@ -81,68 +81,55 @@ extension ExpandSegment {
     }
 }
 
-/// The shrinks of a run, cut into pieces.
-struct ShrinkRun {
-    let x: UnsafePointer<Float>
-    let xStride: Int
-    let inFeatures: Int
-    let v: UnsafeMutablePointer<Float>
-    let kernels: UnsafePointer<ck_table>
-    let cut: AdapterCut
-
-    func pieceCount(_ segment: ShrinkSegment) -> Int {
-        let part = cut.shrink(segment, inFeatures: inFeatures)
-        return pieces(segment.rowCount, part.rows) * pieces(segment.rank, part.ranks)
-    }
-
-    func callAsFunction(_ segment: ShrinkSegment, piece: Int) {
-        let part = cut.shrink(segment, inFeatures: inFeatures)
-        let rankPieces = pieces(segment.rank, part.ranks)
-        let rank = piece % rankPieces * part.ranks
-        let row = piece / rankPieces * part.rows
-        let offset = ShrinkFactor.scalesOffset(
-            rank: segment.rank, inFeatures: inFeatures, format: segment.format)
+extension ShrinkSegment {
+    /// Computes some of the segment's rows and ranks, all inputs.
+    func run(
+        _ x: UnsafePointer<Float>, xStride: Int, inFeatures: Int, v: UnsafeMutablePointer<Float>,
+        ranks: Range<Int>, rows: Range<Int>, kernels: UnsafePointer<ck_table>
+    ) {
+        let offset = ShrinkFactor.scalesOffset(rank: rank, inFeatures: inFeatures, format: format)
         var arguments = ck_shrink(
-            x: x + segment.rowStart * xStride, x_stride: xStride, in_features: inFeatures,
-            a: segment.a, scales: segment.format.scales(segment.a, offset),
-            format: segment.format.native, rank: segment.rank,
-            step_count: ck_shrink_step_count(inFeatures, segment.format.native),
-            v: v + segment.vOffset, v_stride: segment.rank)
+            x: x + rowStart * xStride, x_stride: xStride, in_features: inFeatures, a: a,
+            scales: format.scales(a, offset), format: format.native, rank: rank,
+            step_count: ck_shrink_step_count(inFeatures, format.native), v: v + vOffset,
+            v_stride: rank)
         kernels.pointee.shrink(
-            &arguments, rank, min(rank + part.ranks, segment.rank), row,
-            min(row + part.rows, segment.rowCount))
+            &arguments, ranks.lowerBound, ranks.upperBound, rows.lowerBound, rows.upperBound)
     }
 }
 
-/// The expands of a run, cut into pieces.
-struct ExpandRun {
-    let v: UnsafePointer<Float>
-    let y: UnsafeMutablePointer<Float>
-    let yStride: Int
-    let kernels: UnsafePointer<ck_table>
-    let cut: AdapterCut
+extension ExpandSegment {
+    /// Computes some of the segment's rows and of the target's panels of columns, all ranks.
+    func run(
+        _ v: UnsafePointer<Float>, y: UnsafeMutablePointer<Float>, yStride: Int,
+        panels: Range<Int>, rows: Range<Int>, kernels: UnsafePointer<ck_table>
+    ) {
+        let offset = ExpandFactor.scalesOffset(
+            rank: rank, outFeatures: outFeatures, format: format)
+        var arguments = ck_expand(
+            v: v + vOffset, v_stride: vStride, b: b, scales: format.scales(b, offset),
+            format: format.native, rank: rank, out_features: outFeatures, scale: scale,
+            y: y + rowStart * yStride + outStart, y_stride: yStride)
+        kernels.pointee.expand(
+            &arguments, panels.lowerBound, panels.upperBound, rows.lowerBound, rows.upperBound)
+    }
+}
 
-    func pieceCount(_ segment: ExpandSegment) -> Int {
-        let part = cut.expand(segment)
-        return pieces(segment.rowCount, part.rows)
-            * pieces(pieces(segment.outFeatures, Int(CK_LANES)), part.panels)
+/// One of the equal parts that a rectangle is cut into, the last ones perhaps smaller.
+struct AdapterPiece {
+    let rows: Range<Int>
+    /// Ranks of a shrink, panels of an expand.
+    let across: Range<Int>
+
+    init(_ index: Int, of size: (rows: Int, across: Int), rowCount: Int, acrossCount: Int) {
+        let acrossPieces = pieces(acrossCount, size.across)
+        let start = index % acrossPieces * size.across
+        let row = index / acrossPieces * size.rows
+        across = start..<min(start + size.across, acrossCount)
+        rows = row..<min(row + size.rows, rowCount)
     }
 
-    func callAsFunction(_ segment: ExpandSegment, piece: Int) {
-        let part = cut.expand(segment)
-        let panels = pieces(segment.outFeatures, Int(CK_LANES))
-        let panelPieces = pieces(panels, part.panels)
-        let panel = piece % panelPieces * part.panels
-        let row = piece / panelPieces * part.rows
-        let offset = ExpandFactor.scalesOffset(
-            rank: segment.rank, outFeatures: segment.outFeatures, format: segment.format)
-        var arguments = ck_expand(
-            v: v + segment.vOffset, v_stride: segment.vStride, b: segment.b,
-            scales: segment.format.scales(segment.b, offset), format: segment.format.native,
-            rank: segment.rank, out_features: segment.outFeatures, scale: segment.scale,
-            y: y + segment.rowStart * yStride + segment.outStart, y_stride: yStride)
-        kernels.pointee.expand(
-            &arguments, panel, min(panel + part.panels, panels), row,
-            min(row + part.rows, segment.rowCount))
+    static func count(of size: (rows: Int, across: Int), rowCount: Int, acrossCount: Int) -> Int {
+        pieces(rowCount, size.rows) * pieces(acrossCount, size.across)
     }
 }

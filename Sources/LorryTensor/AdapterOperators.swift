@@ -100,15 +100,23 @@ public func segmentedShrink(
     v: UnsafeMutablePointer<Float>, pool: WorkerPool
 ) {
     for segment in segments { segment.check(xStride: xStride, inFeatures: inFeatures) }
-    let run = ShrinkRun(
-        x: x, xStride: xStride, inFeatures: inFeatures, v: v, kernels: pool.kernels,
-        cut: AdapterCut(
-            total: segments.reduce(0) { $0 + $1.cost(inFeatures: inFeatures) },
-            threadCount: pool.threadCount))
-    pool.runPieces(groupCount: segments.count) {
-        run.pieceCount(segments[$0])
-    } body: {
-        run(segments[$0], piece: $1)
+    let cut = AdapterCut(
+        total: segments.reduce(0) { $0 + $1.cost(inFeatures: inFeatures) },
+        threadCount: pool.threadCount)
+    let kernels = pool.kernels
+    pool.runPieces(groupCount: segments.count) { index in
+        let segment = segments[index]
+        return AdapterPiece.count(
+            of: cut.shrink(segment, inFeatures: inFeatures), rowCount: segment.rowCount,
+            acrossCount: segment.rank)
+    } body: { index, piece in
+        let segment = segments[index]
+        let piece = AdapterPiece(
+            piece, of: cut.shrink(segment, inFeatures: inFeatures), rowCount: segment.rowCount,
+            acrossCount: segment.rank)
+        segment.run(
+            x, xStride: xStride, inFeatures: inFeatures, v: v, ranks: piece.across,
+            rows: piece.rows, kernels: kernels)
     }
 }
 
@@ -125,14 +133,23 @@ public func segmentedExpand(
     yStride: Int, pool: WorkerPool
 ) {
     for segment in segments { segment.check(yStride: yStride) }
-    let run = ExpandRun(
-        v: v, y: y, yStride: yStride, kernels: pool.kernels,
-        cut: AdapterCut(
-            total: segments.reduce(0) { $0 + $1.cost }, threadCount: pool.threadCount))
-    pool.runPieces(groupCount: segments.count) {
-        run.pieceCount(segments[$0])
-    } body: {
-        run(segments[$0], piece: $1)
+    let cut = AdapterCut(
+        total: segments.reduce(0) { $0 + $1.cost }, threadCount: pool.threadCount)
+    let kernels = pool.kernels
+    func panelCount(_ segment: ExpandSegment) -> Int {
+        pieces(segment.outFeatures, PackedMatrix.panelWidth)
+    }
+    pool.runPieces(groupCount: segments.count) { index in
+        let segment = segments[index]
+        return AdapterPiece.count(
+            of: cut.expand(segment), rowCount: segment.rowCount, acrossCount: panelCount(segment))
+    } body: { index, piece in
+        let segment = segments[index]
+        let piece = AdapterPiece(
+            piece, of: cut.expand(segment), rowCount: segment.rowCount,
+            acrossCount: panelCount(segment))
+        segment.run(
+            v, y: y, yStride: yStride, panels: piece.across, rows: piece.rows, kernels: kernels)
     }
 }
 

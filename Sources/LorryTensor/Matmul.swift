@@ -18,10 +18,11 @@ import CKernels
 ///   - y: f32 `[rowCount, outFeatures]`, rows `yStride` floats apart; overwritten.
 ///   - columns: the columns of y to compute; nil means all. y and bias are indexed by the full
 ///     column all the same.
+///   - adjustments: begun ones, of all columns of y; what follows their columns is done here.
 public func matmul(
     _ x: UnsafePointer<Float>, xStride: Int, rowCount: Int, weights: PackedMatrix,
     bias: UnsafePointer<Float>?, y: UnsafeMutablePointer<Float>, yStride: Int,
-    columns: Range<Int>? = nil, pool: WorkerPool
+    columns: Range<Int>? = nil, then adjustments: OutputAdjustments? = nil, pool: WorkerPool
 ) {
     let columns = columns ?? 0..<weights.outFeatures
     precondition(rowCount >= 0, "negative row count")
@@ -41,18 +42,72 @@ public func matmul(
     let first = columns.lowerBound / width
     let end = (columns.upperBound + width - 1) / width
     let kernels = pool.kernels
-    // Cut between tiles, several tasks per thread: threads that start late or are interrupted
-    // balance out.
     let tile = kernels.pointee.tile_panels(weights.format.native, rowCount)
-    let tileCount = (end - first + tile - 1) / tile
-    let taskCount = pool.threadCount > 1 ? min(tileCount, pool.threadCount * 16) : 1
-    func start(_ task: Int) -> Int { min(first + task * tileCount / taskCount * tile, end) }
+    let cut = MatmulCut(
+        tileCount: pieces(end - first, tile), threadCount: pool.threadCount,
+        isStreaming: tile == 1)
+    func panels(_ task: Int) -> Range<Int> {
+        let tiles = cut.tiles(of: task)
+        return first + tiles.lowerBound * tile..<min(first + tiles.upperBound * tile, end)
+    }
     withUnsafePointer(to: &arguments) { arguments in
-        pool.run(taskCount: taskCount) { task in
+        pool.run(taskCount: cut.taskCount) { task in
+            let own = panels(task)
             // What this thread will read next, if the threads keep in step.
-            let ahead = start(min(task + pool.threadCount, taskCount))
-            kernels.pointee.matmul(arguments, start(task), start(task + 1), ahead)
+            let next = task + pool.threadCount
+            let ahead = next < cut.taskCount ? panels(next).lowerBound : end
+            kernels.pointee.matmul(arguments, own.lowerBound, own.upperBound, ahead)
+            guard let adjustments, adjustments.followsColumns else { return }
+            let computed = own.lowerBound * width..<own.upperBound * width
+            adjustments.adjust(
+                computed.clamped(to: columns), y, yStride: yStride, kernels: kernels)
         }
+    }
+    if let adjustments, adjustments.followsMatmul {
+        adjustments.adjust(columns, y, yStride: yStride, kernels: kernels)
+    }
+}
+
+/// How the tiles of a matmul are cut into tasks, several for each thread: threads that start late or
+/// are interrupted balance out.
+///
+/// Where a matmul streams its weights, which few rows do, memory is the faster the longer a thread
+/// reads on: its first task is three quarters of its share, and only the rest is cut up.
+package struct MatmulCut {
+    package let tileCount: Int
+    package let taskCount: Int
+    private let threadCount: Int
+    private let isStreaming: Bool
+
+    package init(tileCount: Int, threadCount: Int, isStreaming: Bool) {
+        self.tileCount = tileCount
+        self.threadCount = threadCount
+        let streams = isStreaming && threadCount > 1 && tileCount >= 16 * threadCount
+        self.isStreaming = streams
+        if streams {
+            taskCount = threadCount * (1 + Self.partsOfRest)
+        } else {
+            taskCount = threadCount > 1 ? min(tileCount, threadCount * 16) : 1
+        }
+    }
+
+    /// Parts into which the rest of a thread's share is cut.
+    private static let partsOfRest = 4
+
+    /// The tiles of a task. Together the tasks have each tile once; tasks come in the order in which
+    /// they should start.
+    package func tiles(of task: Int) -> Range<Int> {
+        guard isStreaming else {
+            return task * tileCount / taskCount..<(task + 1) * tileCount / taskCount
+        }
+        let thread = task % threadCount
+        let start = thread * tileCount / threadCount
+        let end = (thread + 1) * tileCount / threadCount
+        let rest = start + (end - start) * 3 / 4
+        guard task >= threadCount else { return start..<rest }
+        let part = task / threadCount - 1
+        return rest + part * (end - rest) / Self.partsOfRest..<rest + (part + 1) * (end - rest)
+            / Self.partsOfRest
     }
 }
 

@@ -118,17 +118,6 @@ private struct Batch {
         return result
     }
 
-    /// Shrinks and expands in one call.
-    func delta(pool: WorkerPool) -> [Float] {
-        var v = [Float](repeating: .nan, count: vCount)
-        var result = y
-        segmentedDelta(
-            x, xStride: inFeatures, inFeatures: inFeatures,
-            deltas: shrinks.enumerated().map { DeltaSegment(shrink: $1, expands: $0..<$0 + 1) },
-            expands: expands, v: &v, y: &result, yStride: yStride, pool: pool)
-        return result
-    }
-
     /// The same work with every segment cut in two, at the row that the generator picks.
     func cut(generator: inout SeededGenerator) -> ([ShrinkSegment], [ExpandSegment]) {
         var cutShrinks: [ShrinkSegment] = []
@@ -222,24 +211,6 @@ private struct Batch {
 }
 
 @Suite struct AdapterOperatorsTests {
-    /// One row each, mixed, and one that is cut for every thread.
-    @Test(arguments: Machine.levels, OperandFormat.allCases)
-    func deltaIsShrinkThenExpand(level: KernelLevel, format: OperandFormat) {
-        var generator = SeededGenerator(seed: 12)
-        let cases: [[Int]] = [Array(repeating: 1, count: 32), [1, 7, 0, 130, 3], [300]]
-        for rowCounts in cases {
-            let batch = Batch(
-                rowCounts: rowCounts, ranks: [16, 3, 8], inFeatures: 300, outFeatures: 517,
-                format: format, generator: &generator)
-            let alone = Machine.pool(level)
-            let expected = batch.expand(batch.shrink(pool: alone), pool: alone)
-            for threads in 1...3 {
-                let y = batch.delta(pool: Machine.pool(level, threads: threads))
-                #expect(bits(y) == bits(expected), "\(rowCounts.count) segments")
-            }
-        }
-    }
-
     static let ranks = [8, 1, 64, 16, 3, 128, 33, 2]
 
     private func tolerance(_ format: OperandFormat) -> (shrink: Double, expand: Double) {
