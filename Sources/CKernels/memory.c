@@ -19,14 +19,8 @@ static size_t whole_huge_pages(size_t byte_count) {
     return (byte_count + CK_HUGE_PAGE - 1) / CK_HUGE_PAGE * CK_HUGE_PAGE;
 }
 
-void *ck_allocate(size_t byte_count) {
-    if (byte_count > SIZE_MAX / 2) return NULL;
-    if (byte_count < CK_MAPPED_BYTES) {
-        void *memory = NULL;
-        if (posix_memalign(&memory, 64, byte_count ? byte_count : 64) != 0) return NULL;
-        memset(memory, 0, byte_count);
-        return memory;
-    }
+/// Memory of its own at a multiple of a huge page, in whole ones.
+static void *map_huge_pages(size_t byte_count) {
     // Maps one huge page more than needed and gives back what lies before and after the
     // aligned part.
     size_t wanted = whole_huge_pages(byte_count);
@@ -47,9 +41,29 @@ void *ck_allocate(size_t byte_count) {
     return memory;
 }
 
+void *ck_allocate(size_t byte_count) {
+    if (byte_count > SIZE_MAX / 2) return NULL;
+    if (byte_count >= CK_MAPPED_BYTES) return map_huge_pages(byte_count);
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, byte_count ? byte_count : 64) != 0) return NULL;
+    memset(memory, 0, byte_count);
+    return memory;
+}
+
 void ck_free(void *memory, size_t byte_count) {
     if (byte_count < CK_MAPPED_BYTES) free(memory);
     else munmap(memory, whole_huge_pages(byte_count));
+}
+
+void *ck_allocate_pages(size_t byte_count) {
+    if (byte_count == 0 || byte_count > SIZE_MAX / 2) return NULL;
+    if (byte_count >= CK_HUGE_PAGE) return map_huge_pages(byte_count);
+    void *memory = mmap(NULL, byte_count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void ck_free_pages(void *memory, size_t byte_count) {
+    munmap(memory, byte_count >= CK_HUGE_PAGE ? whole_huge_pages(byte_count) : byte_count);
 }
 
 static size_t whole_system_pages(size_t byte_count) {

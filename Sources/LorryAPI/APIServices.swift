@@ -24,8 +24,9 @@ public struct APIServices: Sendable {
     public let version: String
     public let engine: any GenerationService
     public let registry: AdapterRegistry
-    /// Compiles an adapter's files for the engine.
-    public let loadAdapter: @Sendable (URL) throws -> AdapterProgram
+    /// Compiles an adapter's files for the engine. Throws `AdapterError` of kind `damaged` where
+    /// they are not those that were stored.
+    public let loadAdapter: @Sendable (AdapterLease) throws -> AdapterProgram
     public let text: TextCodec
     /// Nil where no keys are configured: then everyone may do everything.
     public let keys: APIKeys?
@@ -44,7 +45,7 @@ public struct APIServices: Sendable {
         card: ModelCard, version: String, engine: any GenerationService,
         registry: AdapterRegistry, text: TextCodec, tokenizerFile: URL?, keys: APIKeys?,
         metrics: ServerMetrics, readiness: Readiness,
-        loadAdapter: @escaping @Sendable (URL) throws -> AdapterProgram
+        loadAdapter: @escaping @Sendable (AdapterLease) throws -> AdapterProgram
     ) {
         self.card = card
         self.version = version

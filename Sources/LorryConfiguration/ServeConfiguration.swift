@@ -34,11 +34,14 @@ public struct ServeConfiguration: Sendable, Equatable {
     public var cachesWeights = true
     public var adapterWeights: OperandFormat?
     public var kvCache: OperandFormat?
+    public var cachesPrefixes = true
     public var threadCount: Int?
     public var memoryBudgetByteCount: Int?
     public var maximumBatchTokenCount: Int?
     public var maximumRunningCount: Int?
     public var maximumWaitingCount: Int?
+    public var maximumWaitingTokenCount: Int?
+    public var stepTarget: Duration?
     public var maximumContextTokenCount: Int?
     public var apiKeys: String?
     public var allowUnauthenticated = false
@@ -85,11 +88,15 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.cachesWeights = try source.flag(.weightCache, default: true)
         result.adapterWeights = try source.choice(.adapterWeights)
         result.kvCache = try source.choice(.kvCache)
+        result.cachesPrefixes = try source.flag(.prefixCache, default: true)
         result.threadCount = try source.number(.threads, 1...1024)
         result.memoryBudgetByteCount = try source.byteCount(.memoryBudget)
         result.maximumBatchTokenCount = try source.number(.maxBatchTokens, 1...1_000_000)
         result.maximumRunningCount = try source.number(.maxRunning, 1...1_000_000)
         result.maximumWaitingCount = try source.number(.maxWaiting, 1...1_000_000)
+        result.maximumWaitingTokenCount = try source.number(
+            .maxWaitingTokens, 1...1_000_000_000)
+        result.stepTarget = try source.duration(.stepTarget)
         result.maximumContextTokenCount = try source.number(.maxContext, 1...100_000_000)
         result.apiKeys = try source.text(.apiKeys)
         result.allowUnauthenticated = try source.flag(.allowUnauthenticated)

@@ -15,11 +15,14 @@ public enum ServeSetting: String, CaseIterable, Sendable {
     case weightCache = "weight-cache"
     case adapterWeights = "adapter-weights"
     case kvCache = "kv-cache"
+    case prefixCache = "prefix-cache"
     case threads
     case memoryBudget = "memory-budget"
     case maxBatchTokens = "max-batch-tokens"
     case maxRunning = "max-running"
     case maxWaiting = "max-waiting"
+    case maxWaitingTokens = "max-waiting-tokens"
+    case stepTarget = "step-target"
     case maxContext = "max-context"
     case apiKeys = "api-keys"
     case allowUnauthenticated = "allow-unauthenticated"
@@ -61,6 +64,8 @@ public enum ServeSetting: String, CaseIterable, Sendable {
             "How adapters are held in memory: f32, bf16 or int8. (default: f32 with an f32 base, else bf16)"
         case .kvCache:
             "How keys and values are held: f32, bf16 or int8. (default: f32 with an f32 base, else bf16)"
+        case .prefixCache:
+            "on or off: keep keys and values for requests that begin with the same tokens. (default: on)"
         case .threads: "Compute threads. (default: physical cores)"
         case .memoryBudget:
             "One pool for KV blocks and adapters, such as 4GiB. (default: 70 % of the free memory)"
@@ -68,6 +73,10 @@ public enum ServeSetting: String, CaseIterable, Sendable {
         case .maxRunning: "Sequences that run at a time at most. (default: 64)"
         case .maxWaiting:
             "Sequences that wait at most; one more is answered with 429. (default: 1024)"
+        case .maxWaitingTokens:
+            "Prompt tokens of sequences that wait at most; more is answered with 429. (default: 1048576)"
+        case .stepTarget:
+            "How long a step should take at most while answers are generated, such as 50ms: prompts beside them are cut accordingly. (default: 100ms)"
         case .maxContext: "Tokens of a sequence at most. (default: the model's)"
         case .apiKeys: "File with API keys; without it only loopback addresses are allowed."
         case .allowUnauthenticated: "Listen beyond loopback without API keys."

@@ -15,6 +15,7 @@ public final class Engine: Sendable {
     private let queue: WaitingQueue
     private let nextID = Atomic<UInt64>(1)
     private let shared = Shared()
+    private let roster: AdapterRoster
 
     /// What the engine thread publishes. Each field is guarded by its own mutex.
     private final class Shared: Sendable {
@@ -46,7 +47,11 @@ public final class Engine: Sendable {
         guard configuration.maximumBatchTokenCount > 0, configuration.maximumRunningCount > 0,
             configuration.maximumContextLength > 0, configuration.eventBufferCount > 0
         else { throw EngineStartError(description: "the scheduler's bounds must be above 0") }
-        let queue = WaitingQueue(capacity: configuration.maximumWaitingCount)
+        let queue = WaitingQueue(
+            bounds: .init(
+                count: configuration.maximumWaitingCount,
+                tokenCount: configuration.maximumWaitingTokenCount,
+                isShared: configuration.hasSeveralTenants))
         self.queue = queue
         let mailbox = mailbox
         let loader = AdapterLoader { mailbox.send(.loaded($0, $1)) }
@@ -58,7 +63,8 @@ public final class Engine: Sendable {
         } catch {
             throw EngineStartError(description: error.description)
         }
-        shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+        roster = core.roster
+        shared.statistics.withLock { $0 = core.statistics }
         let handoff = CoreHandoff(core: core)
         let thread = Thread { [shared] in
             nameThread("lorry-engine")
@@ -84,17 +90,23 @@ public final class Engine: Sendable {
             if core.canStop { break }
             shared.heartbeat.withLock { $0 = Heartbeat(isBusy: true) }
             hasWork = core.step()
-            core.evictForgotten()
             shared.heartbeat.withLock { $0.isBusy = false }
             // Often enough for scrapes, and always before the thread goes to sleep.
             if !hasWork || .now - published > .milliseconds(10) {
                 published = .now
-                shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+                shared.statistics.withLock { $0 = core.statistics }
             }
         }
-        // What was submitted too late ends here: nobody else would tell its reader.
-        for case .submit(let late) in mailbox.close() { late.channel.send(.failed(.shuttingDown)) }
-        shared.statistics.withLock { $0 = core.statistics(previous: $0) }
+        core.reportMemory()
+        for message in mailbox.close() {
+            switch message {
+            // What was submitted too late ends here: nobody else would tell its reader.
+            case .submit(let late): late.channel.send(.failed(.shuttingDown))
+            case .check(let answer): answer(nil)
+            default: break
+            }
+        }
+        shared.statistics.withLock { $0 = core.statistics }
         let waiters = shared.stopped.withLock { stopped in
             stopped.isStopped = true
             defer { stopped.waiters = [] }
@@ -107,11 +119,18 @@ public final class Engine: Sendable {
 
     /// Takes places in the bounded queue, before any work is done for a request.
     ///
-    /// - Parameter count: sequences that will be submitted.
+    /// - Parameters:
+    ///   - count: sequences that will be submitted.
+    ///   - tokenCount: an estimate of the tokens of their prompts together, to be corrected once
+    ///     they are known.
+    ///   - tenant: on whose account they run.
     /// - Throws: `EngineError.queueFull` or `.shuttingDown`.
-    public func reserve(count: Int = 1) throws(EngineError) -> QueueReservation {
-        try queue.take(count)
-        return QueueReservation(queue: queue, count: count)
+    public func reserve(
+        count: Int = 1, tokenCount: Int = 0, tenant: String = "default"
+    ) throws(EngineError) -> QueueReservation {
+        try queue.take(count, tokenCount: tokenCount, tenant: tenant)
+        return QueueReservation(
+            queue: queue, count: count, tokenCount: tokenCount, tenant: tenant)
     }
 
     /// - Throws: `EngineError` where the request can never run.
@@ -127,7 +146,9 @@ public final class Engine: Sendable {
         for token in request.promptTokens where token < 0 || Int(token) >= vocabularySize {
             throw .invalidToken(token, vocabularySize: vocabularySize)
         }
-        guard let place = reservation.take() else { throw .queueFull(retryAfter: .seconds(1)) }
+        guard let place = reservation.take(tokenCount: promptCount) else {
+            throw .queueFull(retryAfter: .seconds(1))
+        }
         let id = SequenceID(value: nextID.wrappingAdd(1, ordering: .relaxed).oldValue)
         let mailbox = mailbox
         let channel = EventChannel(capacity: configuration.eventBufferCount) { signal in
@@ -163,8 +184,24 @@ public final class Engine: Sendable {
 
     // MARK: - State
 
-    /// The state after the last step.
-    public func statistics() -> EngineStatistics { shared.statistics.withLock { $0 } }
+    /// The state after the last step, with the adapters as of now.
+    public func statistics() -> EngineStatistics {
+        var statistics = shared.statistics.withLock { $0 }
+        roster.describe(&statistics)
+        return statistics
+    }
+
+    /// Checks what the engine notes of its memory: every block in one use, held as often as sequences
+    /// hold it, and cached or charged as prefix cache and residency say. Takes some milliseconds of
+    /// the engine's thread.
+    ///
+    /// - Returns: what is wrong, if anything; nil also after a shutdown, which checks for itself.
+    public func findFault() async -> String? {
+        await withCheckedContinuation { continuation in
+            let isAsked = mailbox.send(.check { continuation.resume(returning: $0) })
+            if !isAsked { continuation.resume(returning: nil) }
+        }
+    }
 
     /// Whether the engine's thread is waiting for work or began its step recently.
     public func isAlive(within limit: Duration = .seconds(60)) -> Bool {

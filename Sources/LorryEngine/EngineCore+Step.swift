@@ -5,6 +5,8 @@ extension EngineCore {
     /// - Returns: false where nothing can be done until there is another message.
     package func step() -> Bool {
         let start = clock.now
+        endOverdue(start)
+        scheduler.costs = stepCosts.costs
         for sequence in scheduler.running {
             sequence.isPaused = sequence.channel.pauseIfFull()
         }
@@ -20,9 +22,16 @@ extension EngineCore {
         let decodeTokenCount = plan.entries.reduce(0) {
             $0 + ($1.sequence.isDecodeStep($1.range) ? 1 : 0)
         }
+        if decodeTokenCount < plan.tokenCount {
+            pool.noteComputation(tokenCount: plan.tokenCount, ran - planned)
+        }
+        let promptTokenCount = plan.tokenCount - decodeTokenCount
+        stepCosts.note(
+            promptTokenCount: promptTokenCount, decodeCount: decodeTokenCount,
+            seconds: (clock.now - start) / .seconds(1))
         observer.engineDidStep(
             StepObservation(
-                promptTokenCount: plan.tokenCount - decodeTokenCount,
+                promptTokenCount: promptTokenCount,
                 decodeTokenCount: decodeTokenCount, adapterCount: adapterCount,
                 plan: planned - start, run: ran - planned, commit: clock.now - ran))
         return true
@@ -35,27 +44,19 @@ extension EngineCore {
     }
 
     private func makePlan(_ now: ContinuousClock.Instant) {
-        makePlan(now, includingPinned: false)
-        guard plan.entries.isEmpty, scheduler.running.isEmpty, scheduler.hasUnpausedWaiting,
+        makePlan(now, .awaited)
+        guard plan.entries.isEmpty, scheduler.running.isEmpty, !scheduler.queue.isEmpty,
             !residency.hasLoads
         else { return }
         // Nothing runs and nothing will: pinned adapters are in the way.
-        makePlan(now, includingPinned: true)
+        makePlan(now, .pinned)
+        pool.reach = .awaited
     }
 
-    private func makePlan(_ now: ContinuousClock.Instant, includingPinned: Bool) {
+    private func makePlan(_ now: ContinuousClock.Instant, _ reach: EvictionReach) {
+        pool.reach = reach
         residency.beginPlan()
-        scheduler.plan(
-            into: &plan,
-            readiness: { [self] sequence, sparing in
-                guard let adapter = sequence.request.adapter else { return .ready }
-                return residency.prepare(
-                    adapter, sparing: sparing, includingPinned: includingPinned, isInUse: isInUse,
-                    now: now)
-            },
-            makeRoom: { [self] in
-                residency.evictOne(isInUse: isInUse, includingPinned: includingPinned)
-            })
+        scheduler.plan(into: &plan, supply: self)
     }
 
     private func makeBatch(now: ContinuousClock.Instant) {
@@ -121,12 +122,13 @@ extension EngineCore {
         let now = clock.now
         observer.engineDidEmitToken(
             TokenObservation(
-                adapter: sequence.request.adapter?.name,
+                adapter: sequence.request.adapter?.name, tenant: sequence.request.tenant,
                 latency: now - (sequence.lastToken ?? sequence.submitted),
                 isFirst: sequence.lastToken == nil))
         sequence.firstToken = sequence.firstToken ?? now
         sequence.lastToken = now
         sequence.append(token)
+        scheduler.queue.chargeOutput(sequence)
         let mayEnd = sequence.generatedCount > sequence.request.minimumTokenCount
         if mayEnd, sequence.limits.endTokens.contains(token) {
             return finish(sequence, .stop(token: token))

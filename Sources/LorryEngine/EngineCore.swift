@@ -23,10 +23,9 @@ package final class EngineCore {
     // Of the step under way; empty between steps, so that nothing is held longer than it runs.
     var plan = StepPlan()
     var results: [RowResult] = []
-    /// The scheduler's `changeCount` as of the last statistics.
-    var namedChangeCount = 0
-    /// Sequences in the engine, waiting or running, by adapter.
-    var useCounts: [AdapterVersionID: Int] = [:]
+    /// What steps take, as measured.
+    var stepCosts = StepCostEstimate()
+    var deadlines = DeadlineQueue()
     /// Ends once the sequences that it has are done.
     private var isDraining = false
     /// Takes no sequence any more, whoever still holds a reservation.
@@ -49,14 +48,30 @@ package final class EngineCore {
         self.clock = clock
         pool = try MemoryPool(
             budgetByteCount: configuration.memoryBudgetByteCount,
-            blockByteCount: runner.kvBlockByteCount)
+            blockByteCount: runner.kvBlockByteCount,
+            cachesPrefixes: configuration.cachesPrefixes, hasMemory: runner.usesMemory)
         scheduler = Scheduler(
-            bounds: .init(
-                batchTokenCount: configuration.maximumBatchTokenCount,
-                runningCount: configuration.maximumRunningCount),
-            pool: pool)
+            bounds: Self.bounds(configuration), pool: pool, policy: configuration.policy)
         residency = AdapterResidency(pool: pool, startLoad: startLoad)
         residency.onEvict = { observer.engineDidEvictAdapter(name: $0) }
+        scheduler.didStart = { [residency] sequence in
+            guard let id = sequence.adapterID else { return }
+            residency.acquireLease(id)
+            sequence.adapterReady = sequence.adapterReady ?? residency.readySince(id)
+        }
+        scheduler.didStop = { [residency] in
+            if let id = $0.adapterID { residency.releaseLease(id) }
+        }
+        scheduler.prefixScope = { [residency] in Self.prefixScope($0, residency) }
+    }
+
+    private static func bounds(_ configuration: EngineConfiguration) -> Scheduler.Bounds {
+        var bounds = Scheduler.Bounds(
+            batchTokenCount: configuration.maximumBatchTokenCount,
+            runningCount: configuration.maximumRunningCount)
+        bounds.stepSeconds = configuration.stepTarget / .seconds(1)
+        bounds.sharesPlaces = configuration.hasSeveralTenants
+        return bounds
     }
 
     /// Serves a model.
@@ -88,15 +103,16 @@ package final class EngineCore {
             if let sequence = sequences[id] { finish(sequence, .cancelled) }
         case .satisfy(let id):
             if let sequence = sequences[id] { finish(sequence, .readerSatisfied) }
-        case .resume(let id): sequences[id]?.isPaused = false
+        case .resume(let id):
+            if let sequence = sequences[id] { scheduler.resume(sequence, state(sequence)) }
         case .loaded(let reference, let result): finishLoad(reference, result)
         case .preload(let reference):
             _ = residency.prepare(
-                reference, sparing: scheduler.growthBlockCount, isInUse: isInUse, now: clock.now)
+                reference, sparing: scheduler.growthBlockCount, isAhead: true, now: clock.now)
         case .setPinned(let id, let isPinned): residency.setPinned(id, isPinned)
         case .forget(let id):
             residency.forget(id)
-            evictForgotten()
+        case .check(let answer): answer(findFault())
         case .drain: isDraining = true
         case .stop:
             isStopped = true
@@ -118,77 +134,41 @@ package final class EngineCore {
             submitted: submission.submitted)
         sequence.reservation = submission.place
         sequences[sequence.id] = sequence
-        if let id = sequence.adapterID { useCounts[id, default: 0] += 1 }
+        if let adapter = request.adapter { residency.join(adapter) }
         if isStopped { return fail(sequence, .shuttingDown) }
         if let error = memoryError(sequence) { return fail(sequence, error) }
-        if let adapter = request.adapter {
-            // Read ahead: by the time there is room to run, the adapter may be there.
-            _ = residency.prepare(
-                adapter,
-                sparing: scheduler.growthBlockCount + scheduler.requiredBlockCount(sequence),
-                isInUse: isInUse, now: clock.now)
-        }
-        scheduler.enqueue(sequence)
+        if let error = deadlineError(sequence) { return fail(sequence, error) }
+        if let deadline = request.deadline { deadlines.insert(sequence.id, deadline) }
+        // Its adapter is loaded in its turn, by the plan that follows.
+        scheduler.enqueue(sequence, state(sequence))
     }
 
     /// A sequence must be able to run to its end when it is alone with its adapter.
     private func memoryError(_ sequence: TokenSequence) -> EngineError? {
         let adapterBlocks = pool.blocks(forByteCount: sequence.request.adapter?.byteCount ?? 0)
         let blocks =
-            Scheduler.blockCount(forTokens: sequence.limits.tokenCount + 1) + adapterBlocks + 1
+            MemoryPool.blockCount(forTokens: sequence.limits.tokenCount + 1) + adapterBlocks + 1
         guard blocks > pool.blockCount else { return nil }
         return .exceedsMemory(
             requiredByteCount: blocks * pool.blockByteCount,
             budgetByteCount: configuration.memoryBudgetByteCount)
     }
 
-    private func finishLoad(
-        _ reference: AdapterReference, _ result: Result<AdapterProgram, any Error>
-    ) {
-        var reason: String?
-        var program: AdapterProgram?
-        switch result {
-        case .failure(let error): reason = "\(error)"
-        case .success(let loaded):
-            if residency.chargeFully(reference.id, loaded, isInUse: isInUse) {
-                program = loaded
-            } else {
-                reason = "there is no room for its \(loaded.byteCount) bytes"
-            }
-        }
-        let duration = residency.finishLoad(reference.id, program, now: clock.now)
-        if let reason {
-            for sequence in sequences.values where sequence.adapterID == reference.id {
-                fail(
-                    sequence,
-                    .adapterLoadFailed(name: reference.name, reason: reason))
-            }
-        } else {
-            for sequence in sequences.values where sequence.adapterID == reference.id {
-                if sequence.adapterReady == nil { sequence.adapterReady = clock.now }
-            }
-            evictForgotten()
-        }
-        observer.engineDidLoadAdapter(name: reference.name, duration: duration, error: reason)
-    }
-
-    func isInUse(_ id: AdapterVersionID) -> Bool {
-        scheduler.running.contains { $0.adapterID == id }
-    }
-
     // MARK: - Ends
 
     func finish(_ sequence: TokenSequence, _ reason: FinishReason) {
         let timings = end(sequence, .finished(reason))
+        scheduler.noteAnswer(tokenCount: sequence.generatedCount)
         sequence.channel.send(
             .finished(
                 GenerationSummary(
                     reason: reason, promptTokenCount: sequence.promptCount,
-                    completionTokenCount: sequence.generatedCount, cachedTokenCount: 0,
+                    completionTokenCount: sequence.generatedCount,
+                    cachedTokenCount: sequence.cachedTokenCount ?? 0,
                     timings: timings)))
     }
 
-    private func fail(_ sequence: TokenSequence, _ error: EngineError) {
+    func fail(_ sequence: TokenSequence, _ error: EngineError) {
         _ = end(sequence, .failed(error))
         sequence.channel.send(.failed(error))
     }
@@ -199,20 +179,47 @@ package final class EngineCore {
         let now = clock.now
         scheduler.remove(sequence)
         sequences[sequence.id] = nil
-        if let id = sequence.adapterID, let count = useCounts[id] {
-            useCounts[id] = count > 1 ? count - 1 : nil
-        }
+        if let id = sequence.adapterID { residency.leave(id) }
         sequence.reservation = nil
         let timings = sequence.timings(at: now)
         observer.engineDidFinish(
             FinishObservation(
                 id: sequence.request.id, adapter: sequence.request.adapter?.name,
+                tenant: sequence.request.tenant,
                 outcome: outcome, promptTokenCount: sequence.promptCount,
                 completionTokenCount: sequence.generatedCount, timings: timings,
                 total: now - sequence.submitted))
         return timings
     }
 
-    /// A version that sequences still wait for stays: they may run with it to their end.
-    func evictForgotten() { residency.evictForgotten { useCounts[$0] != nil } }
+    // MARK: - Checks
+
+    /// Looks for a contradiction in what is noted of memory.
+    ///
+    /// - Complexity: O(blocks + adapters).
+    /// - Returns: what is wrong, if anything.
+    package func findFault() -> String? {
+        if let fault = pool.findFault() ?? residency.findFault() { return fault }
+        var holderCounts: [BlockID: Int] = [:]
+        for sequence in sequences.values {
+            for block in sequence.blocks { holderCounts[block, default: 0] += 1 }
+        }
+        guard holderCounts.count == pool.kvBlockCount,
+            holderCounts.allSatisfy({ pool.ledger.holderCount($0) == $1 })
+        else {
+            return "sequences have \(holderCounts.count) blocks, \(pool.kvBlockCount) are held"
+        }
+        let leaseCount = scheduler.running.reduce(0) { $0 + ($1.adapterID == nil ? 0 : 1) }
+        guard residency.leaseCount == leaseCount else {
+            return "\(leaseCount) sequences have a lease, \(residency.leaseCount) are noted"
+        }
+        return nil
+    }
+
+    /// Tells the observer whether memory is as it must be when no sequence is left.
+    func reportMemory() {
+        let held = pool.kvBlockCount
+        observer.engineDidCheckMemory(
+            fault: findFault() ?? (held > 0 ? "\(held) blocks are still held" : nil))
+    }
 }

@@ -27,6 +27,8 @@ public struct EngineStatistics: Sendable, Equatable {
     public var kvBlockCount = 0
     public var usedKVBlockCount = 0
     public var kvBlockByteCount = 0
+    /// Blocks whose keys and values are only kept for requests to come.
+    public var cachedKVBlockCount = 0
     /// Names of the adapters that running sequences use, sorted, each once.
     public var runningAdapters: [String] = []
     /// Names of the adapters that waiting sequences use, sorted, each once.
@@ -52,6 +54,14 @@ public protocol EngineObserver: Sendable {
     func engineDidFinish(_ request: FinishObservation)
     func engineDidLoadAdapter(name: String, duration: Duration, error: String?)
     func engineDidEvictAdapter(name: String)
+    /// The engine has stopped and looked for contradictions in what it notes of its memory.
+    ///
+    /// - Parameter fault: nil where there is none and nothing is held any more; else a bug.
+    func engineDidCheckMemory(fault: String?)
+}
+
+extension EngineObserver {
+    public func engineDidCheckMemory(fault: String?) {}
 }
 
 /// One step's size and where its time went.
@@ -80,12 +90,16 @@ public struct StepObservation: Sendable {
 /// One generated token of one sequence.
 public struct TokenObservation: Sendable {
     public let adapter: String?
+    public let tenant: String
     /// Since the request was submitted, for the first token; since the last token, for others.
     public let latency: Duration
     public let isFirst: Bool
 
-    package init(adapter: String?, latency: Duration, isFirst: Bool) {
+    package init(
+        adapter: String?, tenant: String = "default", latency: Duration, isFirst: Bool
+    ) {
         self.adapter = adapter
+        self.tenant = tenant
         self.latency = latency
         self.isFirst = isFirst
     }
@@ -99,6 +113,7 @@ public struct FinishObservation: Sendable {
     }
     public let id: String
     public let adapter: String?
+    public let tenant: String
     public let outcome: Outcome
     public let promptTokenCount: Int
     public let completionTokenCount: Int
@@ -106,11 +121,13 @@ public struct FinishObservation: Sendable {
     public let total: Duration
 
     package init(
-        id: String, adapter: String?, outcome: Outcome, promptTokenCount: Int,
+        id: String, adapter: String?, tenant: String = "default", outcome: Outcome,
+        promptTokenCount: Int,
         completionTokenCount: Int, timings: GenerationTimings, total: Duration
     ) {
         self.id = id
         self.adapter = adapter
+        self.tenant = tenant
         self.outcome = outcome
         self.promptTokenCount = promptTokenCount
         self.completionTokenCount = completionTokenCount

@@ -101,5 +101,10 @@ public enum EngineError: Error, Sendable, Equatable {
     case exceedsMemory(requiredByteCount: Int, budgetByteCount: Int)
     case invalidToken(Int32, vocabularySize: Int)
     case adapterLoadFailed(name: String, reason: String)
+    /// By measured costs and what is ahead of it, the request would need `needed`, and its deadline
+    /// is in `left`.
+    case deadlineUnreachable(needed: Duration, left: Duration)
+    /// The deadline passed while the sequence waited or ran.
+    case deadlinePassed
     case shuttingDown
 }

@@ -21,8 +21,17 @@ public struct GenerationRequest: Sendable {
     public var logprobCount: Int?
     /// The same for the prompt's tokens.
     public var promptLogprobCount: Int?
-    /// Lower runs first.
+    /// Lower runs first, among the requests of the same tenant.
     public var priority = 0
+    /// Separates, within a tenant, what is cached of prompts: only requests with the same salt share
+    /// keys and values.
+    public var cacheSalt = ""
+    /// On whose account it runs: tenants get equal service.
+    public var tenant = "default"
+    /// Above 0: a tenant of weight 2 gets twice the service of one of weight 1.
+    public var weight = 1.0
+    /// When nobody will want the answer any more.
+    public var deadline: ContinuousClock.Instant?
 
     public init(
         id: String, promptTokens: [Int32], adapter: AdapterReference? = nil, maximumTokenCount: Int
@@ -42,6 +51,9 @@ public struct AdapterReference: Sendable {
     public let name: String
     /// Bytes that the adapter occupies while it is resident.
     public let byteCount: Int
+    /// Starts to read the adapter's files and returns at once; so that they are there, or nearly,
+    /// when `load` wants them.
+    public let readAhead: @Sendable () -> Void
     /// Compiles the adapter; runs off the engine thread, at most once at a time per version.
     public let load: @Sendable () throws -> AdapterProgram
     /// Kept until the request has ended, so that the files behind `load` stay in place.
@@ -49,12 +61,14 @@ public struct AdapterReference: Sendable {
 
     public init(
         id: AdapterVersionID, name: String, byteCount: Int, hold: (any Sendable)? = nil,
+        readAhead: @escaping @Sendable () -> Void = {},
         load: @escaping @Sendable () throws -> AdapterProgram
     ) {
         self.id = id
         self.name = name
         self.byteCount = byteCount
         self.hold = hold
+        self.readAhead = readAhead
         self.load = load
     }
 }

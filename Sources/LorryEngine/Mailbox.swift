@@ -14,6 +14,8 @@ package final class Mailbox: @unchecked Sendable {
         case preload(AdapterReference)
         case setPinned(AdapterVersionID, Bool)
         case forget(AdapterVersionID)
+        /// Asks what is wrong with what is noted of memory, nil for nothing.
+        case check(@Sendable (String?) -> Void)
         /// Runs what runs to its end, then stops.
         case drain
         /// Ends everything at the next step, then stops.

@@ -25,6 +25,7 @@ package final class ModelStepRunner: StepRunner {
         vocabularySize = configuration.vocabularySize
     }
 
+    package var usesMemory: Bool { true }
     package var kvBlockByteCount: Int { forward.kvLayout.blockByteCount }
 
     package func add(_ entry: StepPlan.Entry, program: AdapterProgram?, logits: Range<Int>) {
@@ -34,7 +35,8 @@ package final class ModelStepRunner: StepRunner {
             blockTable: sequence.blockTable, program: program, logits: logits)
     }
 
-    package func run(_ results: inout [RowResult], arena: UnsafeMutableRawPointer) {
+    package func run(_ results: inout [RowResult], arena: UnsafeMutableRawPointer?) {
+        guard let arena else { preconditionFailure("a model computes with memory") }
         forward.run(batch, arena: arena)
         sample(&results)
     }

@@ -4,6 +4,8 @@ import LorryModel
 ///
 /// For each step: `add` for every entry, `run`, then `clear`.
 package protocol StepRunner: AnyObject {
+    /// Whether `run` reads and writes the KV blocks.
+    var usesMemory: Bool { get }
     /// Bytes of one KV block, all layers together.
     var kvBlockByteCount: Int { get }
 
@@ -19,8 +21,8 @@ package protocol StepRunner: AnyObject {
     /// - Parameters:
     ///   - results: one for each token whose logits are wanted, in the order in which they were
     ///     added; filled in place.
-    ///   - arena: the KV blocks; changed in place.
-    func run(_ results: inout [RowResult], arena: UnsafeMutableRawPointer)
+    ///   - arena: the KV blocks, changed in place; nil where it does not use memory.
+    func run(_ results: inout [RowResult], arena: UnsafeMutableRawPointer?)
 
     /// Forgets what was added, and lets go of its adapter programs.
     func clear()

@@ -30,6 +30,14 @@ package final class TokenSequence {
         }
     }
 
+    struct Prefix {
+        let root: PrefixIndex.Place
+        /// Of the last block that is cached, or the root.
+        var place: PrefixIndex.Place
+        /// Cached blocks, which are the sequence's first ones.
+        var blockCount: Int
+    }
+
     /// The prompt, then what was generated.
     package private(set) var tokens: [Int32]
     /// Tokens whose keys and values are in the blocks.
@@ -37,6 +45,11 @@ package final class TokenSequence {
     package private(set) var blocks: [BlockID] = []
     /// The numbers of `blocks`, as a forward pass takes them.
     package private(set) var blockTable: [Int32] = []
+    /// Where the sequence is in the prefix cache, while it has blocks that are to be shared.
+    var prefix: Prefix?
+    /// Tokens whose keys and values were there when it was first admitted; nil before that, and where
+    /// they were not looked up.
+    package internal(set) var cachedTokenCount: Int?
     /// Set while the reader lags behind; such a sequence takes no part in steps.
     package var isPaused = false
     package var sampler: Sampler
@@ -49,6 +62,23 @@ package final class TokenSequence {
     package var firstScheduled: ContinuousClock.Instant?
     package var firstToken: ContinuousClock.Instant?
     package var lastToken: ContinuousClock.Instant?
+    // The fair queue's.
+    package internal(set) var standing = Standing.arrived
+    unowned var flow: AdapterFlow?
+    var places = HeapPlaces()
+    /// Tokens that it has still to compute, while it waits.
+    var queuedTokenCount = 0
+    /// Its prompt was charged to its tenant.
+    var isCharged = false
+
+    /// Where a sequence is between its arrival and its end.
+    package enum Standing: Sendable {
+        case arrived, waiting
+        /// Preempted, and its reader lags behind.
+        case suspended
+        case running, ended
+    }
+
     /// Its place in the bounded queue, until it first runs.
     package var reservation: QueuePlace?
 
@@ -89,15 +119,17 @@ package final class TokenSequence {
         blockTable.append(block.index)
     }
 
-    /// Forgets all keys and values.
-    /// - Returns: the blocks that held them.
-    package func releaseBlocks() -> [BlockID] {
-        defer {
-            blocks = []
-            blockTable = []
-            computedCount = 0
-        }
-        return blocks
+    func replaceBlock(at index: Int, by block: BlockID) {
+        blocks[index] = block
+        blockTable[index] = block.index
+    }
+
+    /// Forgets all keys and values; whoever calls lets go of the blocks.
+    func forgetBlocks() {
+        blocks = []
+        blockTable = []
+        computedCount = 0
+        prefix = nil
     }
 }
 

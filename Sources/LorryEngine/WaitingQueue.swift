@@ -1,9 +1,31 @@
 import Synchronization
 
-/// Counts places in the bounded queue of sequences that wait to run. `state` is guarded by its mutex.
+/// Counts places in the bounded queue of sequences that wait to run, and their prompts' tokens.
+/// `state` is guarded by its mutex.
+///
+/// Where several tenants share it, each may take only a multiple of what is free
+/// (`TenantShare.waitingRatio`): whoever floods it leaves places to others.
 package final class WaitingQueue: Sendable {
+    package struct Bounds: Sendable {
+        package var count: Int
+        package var tokenCount: Int
+        package var isShared: Bool
+
+        package init(count: Int, tokenCount: Int = .max, isShared: Bool = false) {
+            self.count = count
+            self.tokenCount = tokenCount
+            self.isShared = isShared
+        }
+    }
+
+    private struct Taken {
+        var count = 0
+        var tokenCount = 0
+    }
+
     private struct State {
-        var taken = 0
+        var taken = Taken()
+        var byTenant: [String: Taken] = [:]
         var isClosed = false
         /// Exponentially weighted interval between sequences that start to run.
         var startInterval: Duration?
@@ -11,31 +33,68 @@ package final class WaitingQueue: Sendable {
     }
 
     private let state = Mutex(State())
-    package let capacity: Int
+    package let bounds: Bounds
 
-    package init(capacity: Int) { self.capacity = capacity }
+    package init(bounds: Bounds) { self.bounds = bounds }
 
+    package convenience init(capacity: Int) { self.init(bounds: Bounds(count: capacity)) }
+
+    /// - Parameter tokenCount: prompt tokens of all the sequences together.
     /// - Throws: `EngineError.queueFull` or `.shuttingDown`.
-    package func take(_ count: Int) throws(EngineError) {
+    package func take(
+        _ count: Int, tokenCount: Int = 0, tenant: String = ""
+    ) throws(EngineError) {
         let error: EngineError? = state.withLock { state in
             if state.isClosed { return .shuttingDown }
-            guard state.taken + count <= capacity else {
-                return .queueFull(retryAfter: Self.retryAfter(state))
+            guard hasRoom(count, tokenCount, tenant, state) else {
+                return .queueFull(retryAfter: retryAfter(tenant, state))
             }
-            state.taken += count
+            Self.add(count, tokenCount, tenant, &state)
             return nil
         }
         if let error { throw error }
     }
 
-    /// Half the time that the queue took to drain lately, within 1 to 60 seconds.
-    private static func retryAfter(_ state: State) -> Duration {
-        guard let interval = state.startInterval else { return .seconds(1) }
-        return min(max(interval * state.taken / 2, .seconds(1)), .seconds(60))
+    /// Whether so much more may be taken.
+    private func hasRoom(
+        _ count: Int, _ tokenCount: Int, _ tenant: String, _ state: State
+    ) -> Bool {
+        let taken = state.taken
+        guard count <= bounds.count - taken.count else { return false }
+        // Else a prompt longer than the bound could never be answered.
+        guard tokenCount <= bounds.tokenCount - taken.tokenCount || taken.tokenCount == 0 else {
+            return false
+        }
+        guard bounds.isShared else { return true }
+        let own = state.byTenant[tenant] ?? Taken()
+        return TenantShare.allows(
+            own.count, count, free: bounds.count - taken.count, ratio: TenantShare.waitingRatio)
+            && (own.tokenCount == 0
+                || TenantShare.allows(
+                    own.tokenCount, tokenCount, free: bounds.tokenCount - taken.tokenCount,
+                    ratio: TenantShare.waitingRatio))
     }
 
-    package func giveBack(_ count: Int) {
-        state.withLock { $0.taken -= count }
+    private static func add(
+        _ count: Int, _ tokenCount: Int, _ tenant: String, _ state: inout State
+    ) {
+        state.taken.count += count
+        state.taken.tokenCount += tokenCount
+        var own = state.byTenant[tenant] ?? Taken()
+        own.count += count
+        own.tokenCount += tokenCount
+        state.byTenant[tenant] = own.count == 0 && own.tokenCount == 0 ? nil : own
+    }
+
+    /// Half the time that the queue took to drain lately, within 1 to 60 seconds. A tenant who has
+    /// more than its share waits for its own sequences.
+    private func retryAfter(_ tenant: String, _ state: State) -> Duration {
+        guard let interval = state.startInterval else { return .seconds(1) }
+        return min(max(interval * state.taken.count / 2, .seconds(1)), .seconds(60))
+    }
+
+    package func giveBack(_ count: Int, tokenCount: Int = 0, tenant: String = "") {
+        state.withLock { Self.add(-count, -tokenCount, tenant, &$0) }
     }
 
     package func noteStart(_ now: ContinuousClock.Instant) {
@@ -51,39 +110,6 @@ package final class WaitingQueue: Sendable {
 
     package func close() { state.withLock { $0.isClosed = true } }
 
-    package var takenCount: Int { state.withLock { $0.taken } }
-}
-
-/// Places in the queue for sequences that are not submitted yet: taken before any work is done for
-/// a request, given back in `deinit` where they were not used.
-public final class QueueReservation: Sendable {
-    private let queue: WaitingQueue
-    private let remaining: Mutex<Int>
-
-    package init(queue: WaitingQueue, count: Int) {
-        self.queue = queue
-        remaining = Mutex(count)
-    }
-
-    deinit {
-        let count = remaining.withLock { $0 }
-        queue.giveBack(count)
-    }
-
-    /// - Returns: nil where all places were used.
-    package func take() -> QueuePlace? {
-        let isThere = remaining.withLock { remaining in
-            guard remaining > 0 else { return false }
-            remaining -= 1
-            return true
-        }
-        return isThere ? QueuePlace(queue: queue) : nil
-    }
-}
-
-/// One sequence's place in the queue; dropping it frees the place.
-package final class QueuePlace: Sendable {
-    private let queue: WaitingQueue
-    package init(queue: WaitingQueue) { self.queue = queue }
-    deinit { queue.giveBack(1) }
+    package var takenCount: Int { state.withLock { $0.taken.count } }
+    package var takenTokenCount: Int { state.withLock { $0.taken.tokenCount } }
 }

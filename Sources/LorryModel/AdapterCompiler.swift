@@ -8,14 +8,37 @@ public enum AdapterCompiler {
 
     /// Reads, checks and lays out an adapter for a base model.
     ///
-    /// - Parameter format: how factors are held; nil: the format that goes with the base's.
+    /// - Parameters:
+    ///   - format: how factors are held; nil: the format that goes with the base's.
+    ///   - checksums: of the files when `inspect` checked them; the files must still be those. Nil
+    ///     where nobody checked them: then the numbers themselves are not checked either.
+    ///   - cache: shared with other compilations for this base model.
     /// - Throws: `AdapterError` naming the file, field or tensor at fault.
     public static func compile(
-        directory: URL, model: DecoderModel, format: OperandFormat? = nil
+        directory: URL, model: DecoderModel, format: OperandFormat? = nil,
+        checksums: AdapterChecksums? = nil, cache: CompilationCache? = nil
     ) throws(AdapterError) -> AdapterProgram {
-        let (method, builder) = try read(directory, model.configuration)
-        return builder.build(
-            method: method, format: format ?? model.format.operandFormat, model: model)
+        let files = try AdapterFiles(directory: directory)
+        if case .success(let weights) = files.weights { weights.populate() }
+        if let checksums { try files.check(checksums) }
+        let plan = try plan(
+            files, model.configuration, format ?? model.format.operandFormat, cache)
+        let bytes = try files.weights.get().bytes
+        let program: AdapterProgram
+        do throws(MemoryRefusal) {
+            program = try plan.program(reading: bytes, model: model, spares: cache?.spares)
+        } catch {
+            throw AdapterError(.outOfMemory, error.description)
+        }
+        if checksums != nil { try files.checkUnchanged() }
+        return program
+    }
+
+    /// Starts to read an adapter's files into the system's cache, without waiting for them.
+    public static func readAhead(directory: URL) {
+        for name in [AdapterFiles.weightsName, AdapterFiles.configurationName] {
+            MappedFile.readAhead(path: directory.appending(path: name).path)
+        }
     }
 
     /// Checks everything that `compile` would, and the numbers themselves, without keeping them.
@@ -24,25 +47,48 @@ public enum AdapterCompiler {
     public static func inspect(
         directory: URL, configuration: ModelConfiguration, format: OperandFormat
     ) throws(AdapterError) -> AdapterDescription {
-        let (method, builder) = try read(directory, configuration, checkingElements: true)
-        return builder.describe(method: method, format: format)
+        let files = try AdapterFiles(directory: directory)
+        let source = try AdapterSource(files)
+        let plan = try plan(source, configuration, format)
+        try source.checkElements()
+        return plan.description
     }
 
     /// Why the adapter cannot run on a base model, by its configuration and its tensors' names and
     /// shapes alone; nil where it can.
-    public static func misfit(directory: URL, configuration: ModelConfiguration) -> String? {
+    public static func misfit(
+        directory: URL, configuration: ModelConfiguration, format: OperandFormat = .f32,
+        cache: CompilationCache? = nil
+    ) -> String? {
         do throws(AdapterError) {
-            _ = try read(directory, configuration)
+            _ = try plan(AdapterFiles(directory: directory), configuration, format, cache)
             return nil
         } catch {
             return error.message
         }
     }
 
-    private static func read(
-        _ directory: URL, _ configuration: ModelConfiguration, checkingElements: Bool = false
-    ) throws(AdapterError) -> (method: String, builder: AdapterProgramBuilder) {
-        let source = try AdapterSource(directory: directory)
+    /// The plan that the cache has for such files, or a new one.
+    private static func plan(
+        _ files: AdapterFiles, _ configuration: ModelConfiguration, _ format: OperandFormat,
+        _ cache: CompilationCache?
+    ) throws(AdapterError) -> AdapterPlan {
+        guard let cache, case .success(let weights) = files.weights else {
+            return try plan(AdapterSource(files), configuration, format)
+        }
+        let key = CompilationCache.Key(
+            configuration: ContentChecksum(of: files.configuration.bytes),
+            header: ContentChecksum(of: try files.weightsHeader()),
+            fileByteCount: weights.bytes.count, format: format)
+        if let plan = cache.plan(key) { return plan }
+        let plan = try plan(AdapterSource(files), configuration, format)
+        cache.keep(plan, key)
+        return plan
+    }
+
+    private static func plan(
+        _ source: AdapterSource, _ configuration: ModelConfiguration, _ format: OperandFormat
+    ) throws(AdapterError) -> AdapterPlan {
         guard let type = source.configuration["peft_type"]?.stringValue else {
             throw source.bad("peft_type", "is missing")
         }
@@ -52,8 +98,7 @@ public enum AdapterCompiler {
         }
         var builder = AdapterProgramBuilder(configuration: configuration)
         let name = try method.compile(source, into: &builder)
-        if checkingElements { try source.checkElements() }
-        return (name, builder)
+        return builder.plan(method: name, format: format)
     }
 }
 

@@ -24,12 +24,16 @@ public struct AdapterDescription: Sendable, Codable, Equatable {
 /// An adapter that is not served, with the file, tensor or field at fault in the message.
 public struct AdapterError: Error, CustomStringConvertible, Sendable, Equatable {
     public enum Kind: Sendable, Equatable {
-        /// Damaged, inconsistent, or made for another base model.
+        /// Inconsistent, or made for another base model.
         case invalid
         /// A PEFT method or option that Lorry does not serve.
         case unsupported
         /// A file is missing or cannot be read.
         case unreadable
+        /// The files are not those that were checked.
+        case damaged
+        /// The system does not give the memory.
+        case outOfMemory
     }
     public let kind: Kind
     public let message: String

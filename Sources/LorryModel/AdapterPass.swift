@@ -82,7 +82,7 @@ extension ShrinkSegment {
     fileprivate init(_ group: GroupProgram, of segment: ForwardBatch.Segment) {
         self.init(
             rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
-            a: UnsafeRawPointer(segment.program.operands.pointer(at: group.shrinkOffset)),
+            a: segment.program.operand(at: group.shrinkOffset),
             rank: group.shrinkRank, format: segment.program.format, vOffset: 0)
     }
 }
@@ -93,7 +93,7 @@ extension ExpandSegment {
     ) {
         self.init(
             rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
-            b: UnsafeRawPointer(segment.program.operands.pointer(at: expand.offset)),
+            b: segment.program.operand(at: expand.offset),
             rank: expand.rank, format: segment.program.format, vOffset: vOffset, vStride: vStride,
             outStart: expand.columnStart, outFeatures: expand.outFeatures, scale: expand.scale)
     }
@@ -101,10 +101,10 @@ extension ExpandSegment {
 
 extension VectorSegment {
     fileprivate init(_ vector: GroupProgram.Vector, of segment: ForwardBatch.Segment) {
-        let address = segment.program.operands.pointer(at: vector.offset)
+        let address = segment.program.operand(at: vector.offset)
         self.init(
             rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
-            vector: UnsafePointer(address.assumingMemoryBound(to: Float.self)),
+            vector: address.assumingMemoryBound(to: Float.self),
             start: vector.columnStart, count: vector.count)
     }
 }

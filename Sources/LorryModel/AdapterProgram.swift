@@ -19,22 +19,48 @@ import LorryTensor
 public final class AdapterProgram: Sendable {
     public let description: AdapterDescription
     public let format: OperandFormat
-    let operands: OperandBuffer
+    private let operands: PageMemory
     /// By layer, then by `LinearGroup`; nil where the adapter leaves the group alone.
     let groups: [[GroupProgram?]]
+    /// Whether all keys and values are those of the base model, bit for bit, so that what is cached
+    /// of one serves the other. So it is where only the last layer is changed, and there only what
+    /// its keys and values do not depend on.
+    public let keepsKeysAndValues: Bool
 
     init(
-        description: AdapterDescription, format: OperandFormat, operands: OperandBuffer,
-        groups: [[GroupProgram?]]
+        description: AdapterDescription, format: OperandFormat, operands: PageMemory,
+        groups: [[GroupProgram?]], keepsKeysAndValues: Bool
     ) {
+        precondition(description.byteCount <= operands.byteCount, "operands without memory")
         self.description = description
         self.format = format
         self.operands = operands
         self.groups = groups
+        self.keepsKeysAndValues = keepsKeysAndValues
     }
 
     /// Bytes that the adapter occupies while it is resident.
-    public var byteCount: Int { operands.byteCount }
+    public var byteCount: Int { description.byteCount }
+
+    /// A copy of the operands, for tests.
+    package var operandBytes: [UInt8] {
+        Array(UnsafeRawBufferPointer(start: operands.start, count: byteCount))
+    }
+
+    /// The operand at an offset that `groups` names. Valid as long as the program lives.
+    func operand(at offset: Int) -> UnsafeRawPointer {
+        precondition(offset >= 0 && offset < operands.byteCount, "outside the operands")
+        return UnsafeRawPointer(operands.start) + offset
+    }
+
+    /// Stands in for adapters where nothing is computed: changes nothing.
+    package static func empty() throws(MemoryRefusal) -> AdapterProgram {
+        AdapterProgram(
+            description: AdapterDescription(
+                method: "none", rank: 0, targets: [], byteCount: 0, parameterCount: 0),
+            format: .f32, operands: try PageMemory(byteCount: 64), groups: [],
+            keepsKeysAndValues: false)
+    }
 }
 
 /// The operations around the linear layers of one group in one layer. Offsets are in bytes from the
@@ -67,21 +93,4 @@ struct GroupProgram: Sendable, Equatable {
     var elementCount = 0
     var outputScales: [Vector] = []
     var biases: [Vector] = []
-}
-
-/// The bytes behind a program's operands.
-///
-/// Safe because it is written only while a builder fills it, before the program that owns it is
-/// shared, and freed with it.
-final class OperandBuffer: @unchecked Sendable {
-    private let buffer: AlignedBuffer<UInt8>
-
-    init(byteCount: Int) { buffer = AlignedBuffer(count: byteCount) }
-
-    var byteCount: Int { buffer.count }
-
-    func pointer(at offset: Int) -> UnsafeMutableRawPointer {
-        precondition(offset >= 0 && offset <= buffer.count)
-        return UnsafeMutableRawPointer(buffer.pointer) + offset
-    }
 }

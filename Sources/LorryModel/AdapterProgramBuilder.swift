@@ -16,13 +16,6 @@ public struct AdapterProgramBuilder: Sendable {
             case .floats(let floats): floats.count
             }
         }
-
-        var floats: [Float] {
-            switch self {
-            case .tensor(let tensor): tensor.floats()
-            case .floats(let floats): floats
-            }
-        }
     }
 
     private struct LowRank {
@@ -32,16 +25,10 @@ public struct AdapterProgramBuilder: Sendable {
         var scale: Float
     }
 
-    private enum Bias {
-        case added(Operand, scale: Float)
-        /// Takes the place of the base's bias.
-        case replacing(Operand)
-    }
-
     private struct SiteOperations {
         var deltas: [LowRank] = []
         var outputScale: Operand?
-        var biases: [Bias] = []
+        var biases: [AdapterPlan.Bias] = []
     }
 
     private struct Place: Hashable {
@@ -57,6 +44,8 @@ public struct AdapterProgramBuilder: Sendable {
     public let configuration: ModelConfiguration
     private var operations: [Place: SiteOperations] = [:]
     private var inputScales: [GroupPlace: Operand] = [:]
+    /// The file that all tensors come from.
+    private var file: MappedFile?
 
     public init(configuration: ModelConfiguration) { self.configuration = configuration }
 
@@ -70,6 +59,8 @@ public struct AdapterProgramBuilder: Sendable {
     ) {
         let (outFeatures, inFeatures) = configuration.dimensions(of: site)
         precondition(down.count == rank * inFeatures && up.count == outFeatures * rank)
+        note(down)
+        note(up)
         operations[Place(layer: layer, site: site), default: SiteOperations()].deltas.append(
             LowRank(rank: rank, down: down, up: up, scale: scale))
     }
@@ -80,7 +71,7 @@ public struct AdapterProgramBuilder: Sendable {
     ) {
         precondition(vector.count == configuration.dimensions(of: site).outFeatures)
         operations[Place(layer: layer, site: site), default: SiteOperations()].biases.append(
-            .added(vector, scale: scale))
+            .added(source(vector), scale: scale))
     }
 
     /// Puts a bias in the place of the one that the base has at this site. `[outFeatures]`
@@ -88,32 +79,26 @@ public struct AdapterProgramBuilder: Sendable {
         precondition(vector.count == configuration.dimensions(of: site).outFeatures)
         precondition(configuration.biasedSites.contains(site))
         operations[Place(layer: layer, site: site), default: SiteOperations()].biases.append(
-            .replacing(vector))
+            .replacing(source(vector)))
     }
 
     /// Sets `y ← vector ⊙ y`, after the delta and before biases. `[outFeatures]`
     public mutating func setOutputScale(layer: Int, site: LinearSite, vector: Operand) {
         precondition(vector.count == configuration.dimensions(of: site).outFeatures)
+        note(vector)
         operations[Place(layer: layer, site: site), default: SiteOperations()].outputScale = vector
     }
 
     /// Sets `x ← vector ⊙ x` for all linear layers of a group. `[inFeatures]`
     public mutating func setInputScale(layer: Int, group: LinearGroup, vector: Operand) {
         precondition(vector.count == configuration.inFeatures(of: group))
+        note(vector)
         inputScales[GroupPlace(layer: layer, group: group)] = vector
     }
 
-    /// What the adapter will be, without laying it out.
+    /// What the adapter will be.
     public func describe(method: String, format: OperandFormat) -> AdapterDescription {
-        let ranks = operations.values.map { $0.deltas.reduce(0) { $0 + $1.rank } }
-        let sites = Set(operations.keys.map(\.site))
-            .union(inputScales.keys.flatMap(\.group.sites))
-        return AdapterDescription(
-            method: method,
-            rank: ranks.max() ?? 0,
-            targets: sites.map(\.name).sorted(),
-            byteCount: layOut(format: format).byteCount,
-            parameterCount: parameterCount)
+        plan(method: method, format: format).description
     }
 
     private var parameterCount: Int {
@@ -131,83 +116,36 @@ public struct AdapterProgramBuilder: Sendable {
     /// Lays everything out in memory.
     ///
     /// - Parameter model: the base, for the biases that the adapter's replace.
-    public func build(method: String, format: OperandFormat, model: DecoderModel) -> AdapterProgram
-    {
-        let layout = layOut(format: format)
-        let operands = OperandBuffer(byteCount: layout.byteCount)
-        for copy in layout.copies {
-            copy.write(to: operands.pointer(at: copy.offset), format: format, model: model)
-        }
-        return AdapterProgram(
-            description: describe(method: method, format: format), format: format,
-            operands: operands, groups: layout.groups)
+    /// - Throws: `MemoryRefusal`.
+    public func build(
+        method: String, format: OperandFormat, model: DecoderModel
+    ) throws(MemoryRefusal) -> AdapterProgram {
+        try plan(method: method, format: format).program(
+            reading: file?.bytes ?? UnsafeRawBufferPointer(start: nil, count: 0), model: model)
+    }
+
+    /// A tensor's numbers are read again from its file when the plan is carried out.
+    private mutating func source(_ operand: Operand) -> AdapterPlan.Source {
+        note(operand)
+        return AdapterPlan.Source(operand)
+    }
+
+    private mutating func note(_ operand: Operand) {
+        guard case .tensor(let tensor) = operand else { return }
+        precondition(tensor.elementType != nil, "a tensor that is not of weights")
+        precondition(file == nil || file === tensor.bytes.owner, "tensors of two files")
+        file = tensor.bytes.owner
     }
 }
 
 // MARK: - Layout
 
 extension AdapterProgramBuilder {
-    /// One operand's way into the program's memory.
-    private struct Copy {
-        enum Content {
-            /// Stacked to one `[rank, inFeatures]`.
-            case down([Operand], rank: Int, inFeatures: Int)
-            /// `[outFeatures, rank]`
-            case up(Operand, rank: Int, outFeatures: Int)
-            case vector(Operand)
-            case bias([Bias], layer: Int, site: LinearSite)
-        }
-        var offset: Int
-        var content: Content
-
-        func write(to target: UnsafeMutableRawPointer, format: OperandFormat, model: DecoderModel) {
-            switch content {
-            case .down(let parts, let rank, let inFeatures):
-                ShrinkFactor.pack(
-                    parts.flatMap(\.floats), rank: rank, inFeatures: inFeatures, format: format,
-                    to: target)
-            case .up(let operand, let rank, let outFeatures):
-                ExpandFactor.pack(
-                    operand.floats, rank: rank, outFeatures: outFeatures, format: format,
-                    to: target)
-            case .vector(let operand):
-                store(operand.floats, to: target)
-            case .bias(let biases, let layer, let site):
-                let base = model.bias(layer: layer, site: site).map(Array.init)
-                store(sum(biases, base: base), to: target)
-            }
-        }
-
-        private func sum(_ biases: [Bias], base: [Float]?) -> [Float] {
-            var total: [Float] = []
-            for bias in biases {
-                let shift: [Float] =
-                    switch bias {
-                    case .added(let vector, let scale): vector.floats.map { $0 * scale }
-                    case .replacing(let vector):
-                        zip(vector.floats, base ?? []).map { $0 - $1 }
-                    }
-                total = total.isEmpty ? shift : zip(total, shift).map { $0 + $1 }
-            }
-            return total
-        }
-    }
-
-    private struct Layout {
-        var groups: [[GroupProgram?]] = []
-        var copies: [Copy] = []
-        var byteCount = 0
-
-        /// Operands start at cache lines.
-        mutating func place(_ content: Copy.Content, byteCount size: Int) -> Int {
-            let offset = byteCount
-            copies.append(Copy(offset: offset, content: content))
-            byteCount += (size + 63) / 64 * 64
-            return offset
-        }
-    }
-
-    private func layOut(format: OperandFormat) -> Layout {
+    /// Where everything is to lie.
+    func plan(method: String, format: OperandFormat) -> AdapterPlan {
+        let ranks = operations.values.map { $0.deltas.reduce(0) { $0 + $1.rank } }
+        let sites = Set(operations.keys.map(\.site))
+            .union(inputScales.keys.flatMap(\.group.sites))
         var layout = Layout()
         for layer in 0..<configuration.layerCount {
             layout.groups.append(
@@ -215,7 +153,34 @@ extension AdapterProgramBuilder {
                     layOut(layer: layer, group: group, format: format, into: &layout)
                 })
         }
-        return layout
+        return AdapterPlan(
+            description: AdapterDescription(
+                method: method, rank: ranks.max() ?? 0, targets: sites.map(\.name).sorted(),
+                byteCount: layout.byteCount, parameterCount: parameterCount),
+            format: format, groups: layout.groups, copies: layout.copies,
+            keepsKeysAndValues: keepsKeysAndValues)
+    }
+
+    /// What comes after the last layer's keys and values does not reach any of them.
+    private var keepsKeysAndValues: Bool {
+        let last = configuration.layerCount - 1
+        return operations.keys.allSatisfy {
+            $0.layer == last && $0.site != .key && $0.site != .value
+        } && inputScales.keys.allSatisfy { $0.layer == last && $0.group != .attentionInput }
+    }
+
+    private struct Layout {
+        var groups: [[GroupProgram?]] = []
+        var copies: [AdapterPlan.Copy] = []
+        var byteCount = 0
+
+        /// Operands start at cache lines.
+        mutating func place(_ content: AdapterPlan.Copy.Content, byteCount size: Int) -> Int {
+            let offset = byteCount
+            byteCount += (size + 63) / 64 * 64
+            copies.append(.init(range: offset..<byteCount, content: content))
+            return offset
+        }
     }
 
     private func layOut(
@@ -231,14 +196,16 @@ extension AdapterProgramBuilder {
         var program = GroupProgram()
         if let inputScale {
             let offset = layout.place(
-                .vector(inputScale), byteCount: inFeatures * floatByteCount)
+                .vector(.init(inputScale)), byteCount: inFeatures * floatByteCount)
             program.inputScale = .init(offset: offset, columnStart: 0, count: inFeatures)
         }
         let deltas = sites.flatMap(\.1.deltas)
         program.shrinkRank = deltas.reduce(0) { $0 + $1.rank }
         if program.shrinkRank > 0 {
             program.shrinkOffset = layout.place(
-                .down(deltas.map(\.down), rank: program.shrinkRank, inFeatures: inFeatures),
+                .down(
+                    deltas.map { (.init($0.down), rank: $0.rank) }, rank: program.shrinkRank,
+                    inFeatures: inFeatures),
                 byteCount: ShrinkFactor.byteCount(
                     rank: program.shrinkRank, inFeatures: inFeatures, format: format))
         }
@@ -248,7 +215,7 @@ extension AdapterProgramBuilder {
             let outFeatures = configuration.dimensions(of: site).outFeatures
             for delta in operations.deltas {
                 let offset = layout.place(
-                    .up(delta.up, rank: delta.rank, outFeatures: outFeatures),
+                    .up(.init(delta.up), rank: delta.rank, outFeatures: outFeatures),
                     byteCount: ExpandFactor.byteCount(
                         rank: delta.rank, outFeatures: outFeatures, format: format))
                 program.expands.append(
@@ -259,7 +226,8 @@ extension AdapterProgramBuilder {
                 rankStart += delta.rank
             }
             if let scale = operations.outputScale {
-                let offset = layout.place(.vector(scale), byteCount: outFeatures * floatByteCount)
+                let offset = layout.place(
+                    .vector(.init(scale)), byteCount: outFeatures * floatByteCount)
                 program.outputScales.append(
                     .init(offset: offset, columnStart: columnStart, count: outFeatures))
             }
@@ -272,14 +240,5 @@ extension AdapterProgramBuilder {
             }
         }
         return program
-    }
-}
-
-/// Writes numbers in single precision to a program's memory, which has room for them.
-private func store(_ numbers: [Float], to target: UnsafeMutableRawPointer) {
-    numbers.withUnsafeBytes { source in
-        if let base = source.baseAddress {
-            target.copyMemory(from: base, byteCount: source.count)
-        }
     }
 }

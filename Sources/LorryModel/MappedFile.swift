@@ -37,6 +37,29 @@ public final class MappedFile: @unchecked Sendable {
         bytes = UnsafeRawBufferPointer(start: address, count: count)
     }
 
+    /// Brings all pages in: what is not in memory is read in large pieces, and what is gets into the
+    /// page tables in one go.
+    func populate() {
+        guard let base = bytes.baseAddress else { return }
+        let address = UnsafeMutableRawPointer(mutating: base)
+        // Advice only: pages come one fault after the other where the system does not know it.
+        madvise(address, bytes.count, MADV_WILLNEED)
+        #if os(Linux)
+            madvise(address, bytes.count, MADV_POPULATE_READ)
+        #endif
+    }
+
+    /// Starts to read a file into the system's cache, without waiting for it. Does nothing where
+    /// there is no such file.
+    static func readAhead(path: String) {
+        #if os(Linux)
+            let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+            guard descriptor >= 0 else { return }
+            posix_fadvise(descriptor, 0, 0, POSIX_FADV_WILLNEED)
+            close(descriptor)
+        #endif
+    }
+
     deinit {
         if let base = bytes.baseAddress {
             munmap(UnsafeMutableRawPointer(mutating: base), bytes.count)

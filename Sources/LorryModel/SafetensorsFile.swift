@@ -14,6 +14,8 @@ public struct SafetensorsFile: Sendable {
         public let shape: [Int]
         /// Row-major, little-endian elements. Valid while the file is kept.
         public let bytes: UnsafeRawBuffer
+        /// Where in the file they begin.
+        let fileOffset: Int
 
         public var elementCount: Int { shape.reduce(1, *) }
         /// Nil where the elements are not floating-point numbers that weights may have.
@@ -30,12 +32,18 @@ public struct SafetensorsFile: Sendable {
 
     /// - Throws: `SafetensorsError` naming the file and the tensor or field at fault.
     public init(path: String) throws(SafetensorsError) {
+        let file: MappedFile
         do {
             file = try MappedFile(path: path)
         } catch {
             throw SafetensorsError(file: path, reason: error.reason)
         }
-        self.path = path
+        try self.init(file)
+    }
+
+    init(_ file: MappedFile) throws(SafetensorsError) {
+        self.file = file
+        path = file.path
         (tensors, metadata) = try Self.parse(file.bytes, owner: file, path: path)
     }
 
@@ -131,7 +139,9 @@ public struct SafetensorsFile: Sendable {
         let bytes = UnsafeRawBuffer(
             bytes: UnsafeRawBufferPointer(rebasing: data[start..<end]), owner: owner)
         return (
-            Tensor(name: name, dtype: dtype, shape: shape, bytes: bytes), start..<end
+            Tensor(
+                name: name, dtype: dtype, shape: shape, bytes: bytes,
+                fileOffset: owner.bytes.count - data.count + start), start..<end
         )
     }
 
@@ -162,7 +172,7 @@ public struct SafetensorsFile: Sendable {
 public struct UnsafeRawBuffer: @unchecked Sendable {
     // Safe because the bytes are never written and `owner` outlives every use of them.
     public let bytes: UnsafeRawBufferPointer
-    private let owner: MappedFile
+    let owner: MappedFile
 
     init(bytes: UnsafeRawBufferPointer, owner: MappedFile) {
         self.bytes = bytes

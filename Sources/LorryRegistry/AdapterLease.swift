@@ -1,4 +1,5 @@
 import Foundation
+import LorryModel
 import Synchronization
 
 /// Keeps one version's files in place, whatever happens to its name, until it is released.
@@ -7,18 +8,29 @@ public final class AdapterLease: Sendable {
     public let record: AdapterRecord
     /// The folder with the version's files; nobody writes to it.
     public let directory: URL
+    /// Of the files as they were stored. Nil for what older versions of Lorry stored: such files are
+    /// read whole by `contentProblem`.
+    public let checksums: AdapterChecksums?
 
     private let core: RegistryCore
     private let isReleased = Mutex(false)
 
     /// The caller has counted the lease already, under the lock that found the version.
-    init(record: AdapterRecord, directory: URL, core: RegistryCore) {
+    init(
+        record: AdapterRecord, directory: URL, checksums: AdapterChecksums?, core: RegistryCore
+    ) {
         self.record = record
         self.directory = directory
+        self.checksums = checksums
         self.core = core
     }
 
     deinit { release() }
+
+    /// Reads and hashes the version's files.
+    ///
+    /// - Returns: what is wrong with them; nil if nothing.
+    public func contentProblem() -> String? { core.contentProblem(of: record.version) }
 
     /// Harmless when repeated; letting go of the lease does the same.
     public func release() {

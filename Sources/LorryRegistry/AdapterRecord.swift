@@ -75,16 +75,21 @@ public struct AdapterVersion: Sendable, Codable, Equatable {
     public let damaged: Bool
 }
 
-/// A file of a stored version with the SHA-256 of its bytes.
+/// A file of a stored version with the checksums of its bytes.
 public struct StoredFile: Sendable, Codable, Equatable {
     public let name: String
     public let byteCount: Int
     public let sha256: String
+    /// For the check at each load; nil for what older versions of Lorry stored.
+    public let checksum: ContentChecksum?
 
-    package init(name: String, byteCount: Int, sha256: String) {
+    package init(
+        name: String, byteCount: Int, sha256: String, checksum: ContentChecksum? = nil
+    ) {
         self.name = name
         self.byteCount = byteCount
         self.sha256 = sha256
+        self.checksum = checksum
     }
 }
 
@@ -94,6 +99,17 @@ package struct StoredVersion: Sendable, Equatable {
     package let description: AdapterDescription
     package let files: [StoredFile]
     package let created: Date
+
+    /// Nil where an older version of Lorry stored the files.
+    var checksums: AdapterChecksums? {
+        func checksum(_ name: String) -> ContentChecksum? {
+            files.first { $0.name == name }?.checksum
+        }
+        guard let configuration = checksum(AdapterFile.configuration),
+            let weights = checksum(AdapterFile.weights)
+        else { return nil }
+        return AdapterChecksums(configuration: configuration, weights: weights)
+    }
 
     var storedByteCount: Int { files.reduce(0) { $0 + $1.byteCount } }
 }

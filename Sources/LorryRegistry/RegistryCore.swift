@@ -58,7 +58,7 @@ final class RegistryCore: Sendable {
             record: record,
             directory: URL(
                 fileURLWithPath: state.storeFolder(of: record.version), isDirectory: true),
-            core: self)
+            checksums: withContents { $0.versions[record.version]?.checksums }, core: self)
     }
 
     func release(_ version: AdapterVersionID) {

@@ -14,7 +14,11 @@ final class StagedFolder {
     private let limits: UploadLimits
     private var finished: [StoredFile] = []
     private var seen: Set<String> = []
-    private var current: (name: String, file: OutputFile?, hash: SHA256, limit: Int)?
+    private var current:
+        (
+            name: String, file: OutputFile?, hash: SHA256, checksum: ContentChecksum.Stream,
+            limit: Int
+        )?
 
     init(path: String, files: FileLayer, limits: UploadLimits) throws {
         self.path = path
@@ -38,29 +42,32 @@ final class StagedFolder {
         switch fate {
         case .store:
             let file = try files.createFile(path + "/" + name)
-            current = (name, file, SHA256(), limit)
+            current = (name, file, SHA256(), ContentChecksum.Stream(), limit)
         case .ignore:
             ignored.append(name)
-            current = (name, nil, SHA256(), limit)
+            current = (name, nil, SHA256(), ContentChecksum.Stream(), limit)
         case .unknown: throw AdapterFile.unknownName(name)
         }
         receivedByteCount = 0
     }
 
     func write(_ bytes: ArraySlice<UInt8>) throws {
-        guard let (name, file, _, limit) = current else {
+        guard let (name, file, _, checksum, limit) = current else {
             throw RegistryError(.invalid, "bytes arrived outside a file")
         }
         receivedByteCount += bytes.count
         guard receivedByteCount <= limit else { throw tooLarge(name, limit) }
         guard let file else { return }
         try file.write(bytes)
-        bytes.withUnsafeBytes { current?.hash.update(bufferPointer: $0) }
+        bytes.withUnsafeBytes { bytes in
+            current?.hash.update(bufferPointer: bytes)
+            checksum.update(bytes)
+        }
     }
 
     /// Ends the file; its bytes are on disk when this returns.
     func end() throws {
-        guard let (name, file, hash, _) = current else {
+        guard let (name, file, hash, checksum, _) = current else {
             throw RegistryError(.invalid, "a file ended that had not begun")
         }
         current = nil
@@ -69,7 +76,7 @@ final class StagedFolder {
         finished.append(
             StoredFile(
                 name: name, byteCount: file.byteCount,
-                sha256: ContentDigest.hex(hash.finalize())))
+                sha256: ContentDigest.hex(hash.finalize()), checksum: checksum.checksum))
     }
 
     /// Checks the folder whole and makes it durable.

@@ -1,6 +1,7 @@
 import Crypto
 import Dispatch
 import Foundation
+import Logging
 
 /// A version whose files are not what was stored.
 public struct DamagedVersion: Sendable, Equatable {
@@ -47,7 +48,29 @@ extension AdapterRegistry {
     }
 }
 
+extension AdapterRegistry {
+    /// Marks a version whose files were found to be others than those stored; it is no longer
+    /// served, and storing it again heals it. Where the audit entry cannot be written it is logged.
+    public func reportDamage(_ version: AdapterVersionID, problem: String, actor: String) {
+        Task { [writer, core] in
+            do {
+                try await writer.markDamaged(version, problem: problem, actor: actor)
+            } catch {
+                core.log.error(
+                    "cannot note a damaged version",
+                    metadata: ["version": "\(version)", "reason": "\(error)"])
+            }
+        }
+    }
+}
+
 extension RegistryCore {
+    /// What is wrong with a version's files by their content; nil if nothing.
+    func contentProblem(of id: AdapterVersionID) -> String? {
+        guard let version = withContents({ $0.versions[id] }) else { return nil }
+        return contentProblem(version)
+    }
+
     /// What is wrong with a version's files by their content; nil if nothing.
     fileprivate func contentProblem(_ version: StoredVersion) -> String? {
         let folder = state.storeFolder(of: version.id)

@@ -15,7 +15,7 @@ struct BenchCommand: AsyncParsableCommand {
             """,
         subcommands: [
             BenchKernelsCommand.self, BenchEngineCommand.self, BenchLoadCommand.self,
-            BenchQualityCommand.self,
+            BenchQualityCommand.self, BenchSimulateCommand.self,
         ])
 
     /// The level that kernels run at.

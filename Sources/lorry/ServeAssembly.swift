@@ -54,10 +54,11 @@ struct ServeAssembly {
         let model = try loadModel(workers)
         let text = TextCodec(tokenizer: try loadTokenizer(for: model))
         let metrics = makeMetrics()
-        let engine = try makeEngine(model, workers, metrics)
+        let engine = try makeEngine(model, workers, metrics, tenantCount: keys?.tenantCount ?? 1)
         let adapterFormat =
             settings.adapterWeights.map { OperandFormat($0) } ?? model.format.operandFormat
-        let registry = try openRegistry(model, adapterFormat)
+        let compilations = CompilationCache()
+        let registry = try openRegistry(model, adapterFormat, compilations)
         try await importAdapters(into: registry)
         let readiness = Readiness()
         var services = APIServices(
@@ -65,8 +66,13 @@ struct ServeAssembly {
             engine: EngineService(engine), registry: registry, text: text,
             tokenizerFile: modelDirectory.appending(path: "tokenizer.json"),
             keys: keys, metrics: metrics, readiness: readiness
-        ) { directory in
-            try AdapterCompiler.compile(directory: directory, model: model, format: adapterFormat)
+        ) { lease in
+            if lease.checksums == nil, let problem = lease.contentProblem() {
+                throw AdapterError(.damaged, problem)
+            }
+            return try AdapterCompiler.compile(
+                directory: lease.directory, model: model, format: adapterFormat,
+                checksums: lease.checksums, cache: compilations)
         }
         services.allowedRoots = settings.allowedAdapterRoots.map { URL(filePath: $0) }
         EngineGauges.add(
@@ -137,7 +143,7 @@ struct ServeAssembly {
     }
 
     private func makeEngine(
-        _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics
+        _ model: DecoderModel, _ workers: WorkerPool, _ metrics: ServerMetrics, tenantCount: Int
     ) throws -> Engine {
         let context = min(settings.maximumContextTokenCount ?? .max, model.contextLength)
         var configuration = EngineConfiguration(
@@ -146,12 +152,24 @@ struct ServeAssembly {
         if let count = settings.maximumBatchTokenCount {
             configuration.maximumBatchTokenCount = count
         }
+        configuration.cachesPrefixes = settings.cachesPrefixes
         configuration.kvFormat = settings.kvCache.map { OperandFormat($0) }
         if let count = settings.maximumRunningCount { configuration.maximumRunningCount = count }
         if let count = settings.maximumWaitingCount { configuration.maximumWaitingCount = count }
+        if let count = settings.maximumWaitingTokenCount {
+            configuration.maximumWaitingTokenCount = count
+        }
+        if let target = settings.stepTarget { configuration.stepTarget = target }
+        configuration.hasSeveralTenants = tenantCount > 1
         return try Engine(
             model: model, configuration: configuration, workers: workers,
-            observer: EngineMetrics(registry: metrics.registry, modelName: modelName))
+            observer: EngineMetrics(
+                registry: metrics.registry, modelName: modelName,
+                didCheckMemory: { [logger] fault in
+                    guard let fault else { return logger.info("memory is in order at the end") }
+                    logger.error(
+                        "memory is not in order at the end", metadata: ["fault": "\(fault)"])
+                }))
     }
 
     /// Most of what is free once the weights are loaded; the rest is for requests, uploads and the
@@ -162,13 +180,14 @@ struct ServeAssembly {
     }
 
     private func openRegistry(
-        _ model: DecoderModel, _ format: OperandFormat
+        _ model: DecoderModel, _ format: OperandFormat, _ compilations: CompilationCache
     ) throws -> AdapterRegistry {
         let configuration = model.configuration
         var registryConfiguration = RegistryConfiguration()
         registryConfiguration.reservedNames = [modelName]
         registryConfiguration.misfit = {
-            AdapterCompiler.misfit(directory: $0, configuration: configuration)
+            AdapterCompiler.misfit(
+                directory: $0, configuration: configuration, format: format, cache: compilations)
         }
         return try AdapterRegistry(
             stateDirectory: URL(filePath: settings.stateDirectory),

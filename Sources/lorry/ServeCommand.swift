@@ -29,11 +29,14 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: Self.help(.weightCache)) var weightCache: String?
     @Option(help: Self.help(.adapterWeights)) var adapterWeights: String?
     @Option(help: Self.help(.kvCache)) var kvCache: String?
+    @Option(help: Self.help(.prefixCache)) var prefixCache: String?
     @Option(help: Self.help(.threads)) var threads: String?
     @Option(help: Self.help(.memoryBudget)) var memoryBudget: String?
     @Option(help: Self.help(.maxBatchTokens)) var maxBatchTokens: String?
     @Option(help: Self.help(.maxRunning)) var maxRunning: String?
     @Option(help: Self.help(.maxWaiting)) var maxWaiting: String?
+    @Option(help: Self.help(.maxWaitingTokens)) var maxWaitingTokens: String?
+    @Option(help: Self.help(.stepTarget)) var stepTarget: String?
     @Option(help: Self.help(.maxContext)) var maxContext: String?
     @Option(help: Self.help(.apiKeys)) var apiKeys: String?
     @Flag(help: Self.help(.allowUnauthenticated)) var allowUnauthenticated = false
@@ -68,8 +71,10 @@ struct ServeCommand: AsyncParsableCommand {
             .model: model, .modelName: modelName, .adapters: adapters, .stateDirectory: stateDir,
             .host: host, .port: port, .tlsCertificate: tlsCert, .tlsKey: tlsKey,
             .weights: weights, .weightCache: weightCache, .adapterWeights: adapterWeights,
-            .kvCache: kvCache, .threads: threads, .memoryBudget: memoryBudget,
+            .kvCache: kvCache, .prefixCache: prefixCache, .threads: threads,
+            .memoryBudget: memoryBudget,
             .maxBatchTokens: maxBatchTokens, .maxRunning: maxRunning, .maxWaiting: maxWaiting,
+            .maxWaitingTokens: maxWaitingTokens, .stepTarget: stepTarget,
             .maxContext: maxContext, .apiKeys: apiKeys, .drainTimeout: drainTimeout,
             .logFormat: logFormat, .logLevel: logLevel,
         ]

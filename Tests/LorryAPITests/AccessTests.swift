@@ -2,6 +2,7 @@ import Crypto
 import Foundation
 import HTTPTypes
 import LorryAPI
+import LorryEngine
 import LorryModel
 import Testing
 
@@ -12,6 +13,7 @@ import Testing
             tenant: blue
             roles: [inference]
             adapters: [alpha]
+            weight: 2.5
             limits: {max_concurrent: 2, max_tokens: 10}
           - key_sha256: \(hexadecimal("admin-secret"))
             tenant: default
@@ -99,6 +101,16 @@ import Testing
         }
     }
 
+    @Test func aKeysTenantAndWeightReachTheEngine() async throws {
+        let server = try server()
+        _ = try await server.post(
+            "/v1/completions", #"{"prompt": "a", "max_tokens": 1}"#, key: "inference-key")
+        let request = try #require(server.engine.requests.first)
+        #expect(request.tenant == "blue")
+        #expect(request.weight == 2.5)
+        #expect(try APIKeys(yaml: Self.yaml).tenantCount == 1)
+    }
+
     @Test func aKeysLimits() async throws {
         let server = try server()
         let many = try await server.post(
@@ -127,6 +139,8 @@ import Testing
         ("- {key: longenough, tenant: a, roles: []}", "'roles'"),
         ("- {key: longenough, tenant: a, roles: [king]}", "unknown role 'king'"),
         ("- {key: longenough, tenant: a, roles: [admin], rolls: 1}", "unknown field 'rolls'"),
+        ("- {key: longenough, tenant: a, roles: [admin], weight: 0}", "'weight'"),
+        ("- {key: longenough, tenant: a, roles: [admin], weight: heavy}", "'weight'"),
         ("- {key: longenough, tenant: a, roles: [admin], limits: {x: 1}}", "'limits'"),
         ("- {key: longenough, tenant: a, roles: [admin], limits: {max_tokens: 0}}", "'limits'"),
         ("a: [", "not valid YAML"),

@@ -231,6 +231,22 @@ import Testing
         #expect(try answer.integer("usage.completion_tokens") == 4)
     }
 
+    @Test func theCacheSaltReachesTheEngine() async throws {
+        let engine = FakeEngine { _ in .init(tokens: [72]) }
+        let server = try TestServer(engine)
+        for body in [#"{"prompt": "a", "cache_salt": "mine"}"#, #"{"prompt": "a"}"#] {
+            #expect(try await server.complete(body).status == 200)
+        }
+        #expect(engine.requests.map(\.cacheSalt) == ["mine", ""])
+        let long = String(repeating: "x", count: 257)
+        for salt in ["", long] {
+            let answer = try await server.complete(
+                "{\"prompt\": \"a\", \"cache_salt\": \"\(salt)\"}")
+            #expect(answer.status == 400)
+            #expect(try answer.string("error.param") == "cache_salt")
+        }
+    }
+
     @Test func characterInManyTokensIsNotBroken() async throws {
         let server = try TestServer(FakeEngine(saying: "🦊é"))
         let answer = try await server.complete(#"{"prompt": "a", "stream": true}"#)

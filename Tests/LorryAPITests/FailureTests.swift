@@ -25,6 +25,8 @@ import Testing
         (.promptTooLong(tokenCount: 9, limit: 5), 400),
         (.invalidToken(9, vocabularySize: 5), 400),
         (.queueFull(retryAfter: .seconds(1)), 429),
+        (.deadlineUnreachable(needed: .seconds(9), left: .seconds(5)), 503),
+        (.deadlinePassed, 504),
     ])
     func failureBeforeTheFirstTokenIsAStatus(_ error: EngineError, _ status: Int) async throws {
         let server = try TestServer(FakeEngine { _ in .init(failure: error) })
@@ -33,6 +35,16 @@ import Testing
             #expect(answer.status == status)
             #expect(try answer.integer("error.code") == status)
         }
+    }
+
+    @Test func aDeadlineThatCannotBeMetSaysWhy() async throws {
+        let error = EngineError.deadlineUnreachable(needed: .seconds(9), left: .milliseconds(2_500))
+        let server = try TestServer(FakeEngine { _ in .init(failure: error) })
+        let answer = try await server.complete(#"{"prompt": "a", "timeout": 2.5}"#)
+        #expect(answer.headers[.retryAfter] == "7")
+        #expect(try answer.string("error.type") == "DeadlineExceededError")
+        let message = try #require(try answer.string("error.message"))
+        #expect(message.contains("9.0 s") && message.contains("2.5 s"))
     }
 
     @Test func failureInsideAStreamIsAnErrorEvent() async throws {

@@ -23,6 +23,8 @@ final class FakeEngine: GenerationService {
     struct State: Sendable {
         var requests: [GenerationRequest] = []
         var reservedCounts: [Int] = []
+        /// Estimates, each followed by its correction.
+        var reservedTokenCounts: [Int] = []
         var cancelCount = 0
         var calls: [String] = []
         var reserveError: EngineError?
@@ -55,9 +57,12 @@ final class FakeEngine: GenerationService {
     func forget(_ id: LorryEngine.AdapterVersionID) { note("forget \(id)") }
     private func note(_ call: String) { state.withLock { $0.calls.append(call) } }
 
-    func reserve(count: Int) throws(EngineError) -> any GenerationReservation {
+    func reserve(
+        count: Int, tokenCount: Int, tenant: String
+    ) throws(EngineError) -> any GenerationReservation {
         let error = state.withLock { state in
             state.reservedCounts.append(count)
+            state.reservedTokenCounts.append(tokenCount)
             return state.reserveError
         }
         if let error { throw error }
@@ -66,6 +71,9 @@ final class FakeEngine: GenerationService {
 
     private struct Reservation: GenerationReservation {
         let engine: FakeEngine
+        func correct(tokenCount: Int) throws(EngineError) {
+            engine.state.withLock { $0.reservedTokenCounts.append(tokenCount) }
+        }
         func submit(_ request: GenerationRequest) throws(EngineError) -> any GenerationStream {
             engine.state.withLock { $0.requests.append(request) }
             return FakeStream(request, engine.script(request)) {

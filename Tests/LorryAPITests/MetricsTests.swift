@@ -96,6 +96,9 @@ import Testing
             now.waitingCount = 2
             now.kvBlockCount = 10
             now.usedKVBlockCount = 4
+            now.cachedKVBlockCount = 2
+            now.prefixCacheQueryCount = 90
+            now.prefixCacheHitCount = 32
             now.kvBlockByteCount = 100
             now.runningAdapters = ["a", "b"]
             now.waitingAdapters = ["c"]
@@ -119,7 +122,10 @@ import Testing
             #"vllm:cache_config_info{block_size="16",\#(model),num_gpu_blocks="10"} 1"#,
             #"vllm:lora_requests_info{max_lora="8",running_lora_adapters="a,b",waiting_lora_adapters="c"} 12.5"#,
             #"lorry_adapter_resident{adapter="a"} 1"#, #"lorry_pool_bytes{use="kv"} 400"#,
-            #"lorry_pool_bytes{use="adapters"} 250"#, #"lorry_pool_bytes{use="free"} 350"#,
+            #"lorry_pool_bytes{use="adapters"} 250"#, #"lorry_pool_bytes{use="free"} 150"#,
+            #"lorry_pool_bytes{use="cached"} 200"#,
+            "vllm:prefix_cache_queries_total{\(model)} 90",
+            "vllm:prefix_cache_hits_total{\(model)} 32",
         ] {
             #expect(text.contains(line + "\n"), "\(line) in \(text)")
         }

@@ -64,6 +64,8 @@ struct BadField: Sendable, CustomTestStringConvertible {
             #""stream": true, "stream_options": {"include_usage": 1}"#,
             "stream_options.include_usage", "true or false"),
         .init(#""priority": "high""#, "priority", "integer"),
+        .init(#""timeout": 0"#, "timeout", "greater than 0"),
+        .init(#""timeout": "10s""#, "timeout", "number"),
         .init(#""user": 5"#, "user", "must be a string"),
         .init(#""suffix": "end""#, "suffix", "not supported"),
         .init(#""guided_json": {}"#, "guided_json", "not supported"),

@@ -48,8 +48,9 @@ import Testing
             .model: "/m", .modelName: "n", .adapters: "/a", .strictAdapters: "true",
             .allowedAdapterRoot: "/r", .stateDirectory: "/s", .host: "::1", .port: "1",
             .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off",
-            .adapterWeights: "int8", .kvCache: "bf16", .threads: "2",
+            .adapterWeights: "int8", .kvCache: "bf16", .prefixCache: "off", .threads: "2",
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
+            .maxWaitingTokens: "50", .stepTarget: "20ms",
             .maxContext: "6", .apiKeys: "/keys", .allowUnauthenticated: "true",
             .drainTimeout: "7s", .logFormat: "json", .logLevel: "debug",
         ]
@@ -68,11 +69,14 @@ import Testing
         expected.cachesWeights = false
         expected.adapterWeights = .int8
         expected.kvCache = .bf16
+        expected.cachesPrefixes = false
         expected.threadCount = 2
         expected.memoryBudgetByteCount = 4 << 30
         expected.maximumBatchTokenCount = 3
         expected.maximumRunningCount = 4
         expected.maximumWaitingCount = 5
+        expected.maximumWaitingTokenCount = 50
+        expected.stepTarget = .milliseconds(20)
         expected.maximumContextTokenCount = 6
         expected.apiKeys = "/keys"
         expected.allowUnauthenticated = true

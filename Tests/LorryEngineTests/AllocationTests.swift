@@ -56,7 +56,7 @@ import Testing
         for _ in 0..<Self.stepCount { _ = core.step() }
         let count = Int(allocation_count() - before)
         print("allocations of \(Self.stepCount) steps, \(load.rawValue): \(count)")
-        #expect(core.statistics(previous: .init()).runningCount == Self.sequenceCount)
+        #expect(core.statistics.runningCount == Self.sequenceCount)
         #expect(count <= load.baseline)
     }
 

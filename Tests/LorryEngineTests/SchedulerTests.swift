@@ -4,78 +4,8 @@ import LorryTensor
 import Testing
 
 @Suite struct SchedulerTests {
-    /// Sequences, a pool and a scheduler, driven without a model.
-    private final class Bench {
-        let pool: MemoryPool
-        let scheduler: Scheduler
-        private var nextID: UInt64 = 1
-
-        init(blockCount: Int, batchTokenCount: Int, runningCount: Int = 64) throws {
-            pool = try MemoryPool(budgetByteCount: blockCount * 64, blockByteCount: 64)
-            scheduler = Scheduler(
-                bounds: .init(batchTokenCount: batchTokenCount, runningCount: runningCount),
-                pool: pool)
-        }
-
-        @discardableResult
-        func enqueue(
-            _ promptCount: Int, answer: Int = 8, adapter: String? = nil, priority: Int = 0
-        ) -> TokenSequence {
-            let reference = adapter.map { name in
-                AdapterReference(id: .init(name), name: name, byteCount: 0) {
-                    throw CancellationError()
-                }
-            }
-            var request = GenerationRequest(
-                id: "test", promptTokens: [Int32](repeating: 0, count: promptCount),
-                adapter: reference, maximumTokenCount: answer)
-            request.priority = priority
-            let sequence = TokenSequence(
-                id: SequenceID(value: nextID), request: request,
-                channel: EventChannel(capacity: 8) { _ in },
-                limits: .init(tokenCount: promptCount + answer, endTokens: []),
-                submitted: .now)
-            nextID += 1
-            scheduler.enqueue(sequence)
-            return sequence
-        }
-
-        func plan(
-            _ readiness: (TokenSequence) -> AdapterResidency.Readiness = { _ in .ready }
-        ) -> StepPlan {
-            var plan = StepPlan()
-            scheduler.plan(
-                into: &plan, readiness: { sequence, _ in readiness(sequence) },
-                makeRoom: { false })
-            return plan
-        }
-
-        /// Plans and commits a step, and samples a token where the end was reached.
-        ///
-        /// - Returns: the sequences that have all their tokens, which are removed.
-        @discardableResult
-        func step() -> [TokenSequence] {
-            let plan = plan()
-            return finish(plan)
-        }
-
-        func finish(_ plan: StepPlan) -> [TokenSequence] {
-            let reached = plan.entries.filter(\.reachesEnd).map(\.sequence)
-            scheduler.commit(plan)
-            var done: [TokenSequence] = []
-            for sequence in reached {
-                sequence.append(0)
-                if sequence.tokens.count >= sequence.limits.tokenCount {
-                    scheduler.remove(sequence)
-                    done.append(sequence)
-                }
-            }
-            return done
-        }
-    }
-
     @Test func fillsTheBudgetWithChunksInOrderOfArrival() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 10)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 10)
         let first = bench.enqueue(14)
         let second = bench.enqueue(9)
         var plan = bench.plan()
@@ -90,18 +20,17 @@ import Testing
     }
 
     @Test func ordersByPriorityThenArrival() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 100, runningCount: 2)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 100, runningCount: 2)
         let late = bench.enqueue(3, priority: 1)
         let middle = bench.enqueue(3)
         let urgent = bench.enqueue(3, priority: -1)
-        #expect(bench.scheduler.waiting.map(\.id) == [urgent, middle, late].map(\.id))
         _ = bench.plan()
         #expect(bench.scheduler.running.map(\.id) == [urgent, middle].map(\.id))
-        #expect(bench.scheduler.waiting.map(\.id) == [late.id])
+        #expect(bench.waiting.map(\.id) == [late.id])
     }
 
     @Test func decodesBeforeItPrefills() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 4)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 4)
         let a = bench.enqueue(2)
         let b = bench.enqueue(2)
         bench.step()
@@ -116,35 +45,66 @@ import Testing
     }
 
     @Test func groupsEntriesByAdapterWithTheBaseFirst() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 100)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 100)
         for name in ["b", nil, "a", "b", nil, "a"] { bench.enqueue(2, adapter: name) }
         let names = bench.plan().entries.map { $0.sequence.adapterID?.digest }
         #expect(names == [nil, nil, "a", "a", "b", "b"])
     }
 
     @Test func passesOverSequencesWhoseAdapterLoads() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 100)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 100)
+        bench.states["a"] = .absent
         let loading = bench.enqueue(2, adapter: "a")
         let base = bench.enqueue(2)
-        var plan = bench.plan { $0 === loading ? .loading : .ready }
+        var plan = bench.plan()
         #expect(plan.entries.map(\.sequence.id) == [base.id])
+        #expect(bench.loads == ["a"])
         _ = bench.finish(plan)
+        bench.finishLoad("a")
         plan = bench.plan()
         #expect(plan.entries.contains { $0.sequence === loading })
     }
 
     /// Else small requests behind it would take its room for ever.
     @Test func nobodyOvertakesASequenceThatLacksRoom() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 100)
-        let big = bench.enqueue(2, adapter: "big")
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 100)
+        bench.states["big"] = .absent
+        bench.loadAnswer = .lacksRoom
+        bench.enqueue(2, adapter: "big")
         bench.enqueue(2)
-        let plan = bench.plan { $0 === big ? .lacksRoom : .ready }
+        let plan = bench.plan()
         #expect(plan.entries.isEmpty)
         #expect(bench.scheduler.running.isEmpty)
     }
 
+    /// Loads take their turns, and those who are ready do not wait for them.
+    @Test func runsOthersWhileAllLoadsAreTaken() throws {
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 100)
+        bench.states["a"] = .absent
+        bench.loadAnswer = .busy
+        let absent = bench.enqueue(2, adapter: "a")
+        let base = bench.enqueue(2)
+        #expect(bench.plan().entries.map(\.sequence.id) == [base.id])
+        bench.loadAnswer = .started
+        _ = bench.plan()
+        #expect(bench.loads == ["a"])
+        bench.finishLoad("a")
+        #expect(bench.plan().entries.contains { $0.sequence === absent })
+    }
+
+    /// An adapter that was evicted meanwhile is loaded again, and nobody hangs.
+    @Test func anEvictedAdapterIsLoadedAgain() throws {
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 100)
+        let sequence = bench.enqueue(2, adapter: "a")
+        bench.states["a"] = .absent
+        #expect(bench.plan().entries.isEmpty)
+        #expect(bench.loads == ["a"])
+        bench.finishLoad("a")
+        #expect(bench.plan().entries.map(\.sequence.id) == [sequence.id])
+    }
+
     @Test func preemptsTheLastAdmittedAndTakesItBack() throws {
-        let bench = try Bench(blockCount: 4, batchTokenCount: 64)
+        let bench = try SchedulerBench(blockCount: 4, batchTokenCount: 64)
         let first = bench.enqueue(15, answer: 30)
         let second = bench.enqueue(14, answer: 30)
         bench.step()
@@ -153,7 +113,7 @@ import Testing
         #expect(done == [first.id, second.id])
         #expect(bench.pool.kvBlockCount == 0)
 
-        let other = try Bench(blockCount: 5, batchTokenCount: 64)
+        let other = try SchedulerBench(blockCount: 5, batchTokenCount: 64)
         let a = other.enqueue(10, answer: 60)
         let b = other.enqueue(10, answer: 60)
         other.step()
@@ -170,7 +130,7 @@ import Testing
     }
 
     @Test func pausedSequencesTakeNoPart() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 64)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 64)
         let paused = bench.enqueue(4)
         let other = bench.enqueue(4)
         bench.step()
@@ -181,7 +141,7 @@ import Testing
     }
 
     @Test func aPausedSequenceGivesWayToThoseWhoWait() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 64, runningCount: 1)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 64, runningCount: 1)
         let paused = bench.enqueue(4)
         bench.step()
         paused.isPaused = true
@@ -195,7 +155,7 @@ import Testing
         _ = bench.finish(plan)
         bench.scheduler.remove(next)
         #expect(bench.plan().entries.isEmpty, "it is still paused")
-        paused.isPaused = false
+        bench.scheduler.resume(paused, .ready)
         #expect(bench.plan().entries.map(\.range) == [0..<5])
     }
 
@@ -204,7 +164,7 @@ import Testing
     func keepsItsRulesInLongRandomRuns(_ seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
         let budget = Int.random(in: 1...40, using: &random)
-        let bench = try Bench(blockCount: 30, batchTokenCount: budget, runningCount: 8)
+        let bench = try SchedulerBench(blockCount: 30, batchTokenCount: budget, runningCount: 8)
         var live: [SequenceID: TokenSequence] = [:]
         var submitted = 0
         var ended = 0
@@ -214,7 +174,8 @@ import Testing
                     .random(in: 1...150, using: &random),
                     answer: .random(in: 1...60, using: &random),
                     adapter: [nil, "a", "b"].randomElement(using: &random) ?? nil,
-                    priority: .random(in: 0...2, using: &random))
+                    priority: .random(in: 0...2, using: &random),
+                    tenant: ["x", "y"].randomElement(using: &random) ?? "x")
                 live[sequence.id] = sequence
                 submitted += 1
             }
@@ -229,7 +190,9 @@ import Testing
                 sequence.isPaused = Int.random(in: 0..<10, using: &random) == 0
             }
             if Int.random(in: 0..<4, using: &random) == 0 {
-                for sequence in bench.scheduler.waiting { sequence.isPaused = false }
+                for sequence in bench.waiting where sequence.isPaused {
+                    bench.scheduler.resume(sequence, .ready)
+                }
             }
             let plan = bench.plan()
             checkRules(plan, bench, budget, "seed \(seed), step \(step)")
@@ -245,9 +208,10 @@ import Testing
     }
 
     private func checkRules(
-        _ plan: StepPlan, _ bench: Bench, _ budget: Int, _ label: String
+        _ plan: StepPlan, _ bench: SchedulerBench, _ budget: Int, _ label: String
     ) {
         bench.pool.checkInvariants()
+        bench.scheduler.queue.checkInvariants()
         let running = bench.scheduler.running
         var isRight = plan.tokenCount <= budget && running.count <= 8
         for entry in plan.entries {
@@ -262,7 +226,7 @@ import Testing
         isRight =
             isRight && Set(blocks).count == blocks.count
             && blocks.count == bench.pool.kvBlockCount
-            && bench.scheduler.waiting.allSatisfy { $0.blocks.isEmpty && $0.computedCount == 0 }
+            && bench.waiting.allSatisfy { $0.blocks.isEmpty && $0.computedCount == 0 }
         let prefills = plan.entries.contains { $0.sequence.generatedCount == 0 }
         if prefills {
             // Whoever decodes and is left out is paused: prompts come after.
@@ -277,12 +241,17 @@ import Testing
     }
 
     @Test func tenThousandWaitingSequencesAreNoBurden() throws {
-        let bench = try Bench(blockCount: 100, batchTokenCount: 8)
+        let bench = try SchedulerBench(blockCount: 100, batchTokenCount: 8)
         var random = SeededGenerator(seed: 5)
         let all = (0..<10_000).map { _ in
             bench.enqueue(1, answer: 1, priority: .random(in: 0...9, using: &random))
         }
-        let keys = bench.scheduler.waiting.map { ($0.request.priority, $0.id) }
+        var order: [TokenSequence] = []
+        while let next = bench.scheduler.queue.first(.ready), order.count < 5_000 {
+            bench.scheduler.remove(next)
+            order.append(next)
+        }
+        let keys = order.map { ($0.request.priority, $0.id) }
         #expect(zip(keys, keys.dropFirst()).allSatisfy { $0 < $1 })
         for sequence in all.shuffled(using: &random) { bench.scheduler.remove(sequence) }
         #expect(bench.scheduler.isEmpty)

@@ -33,7 +33,7 @@ import Testing
         let plain = try model(base)
         var builder = AdapterProgramBuilder(configuration: plain.configuration)
         build(&builder)
-        let program = builder.build(method: "test", format: .f32, model: plain)
+        let program = try builder.build(method: "test", format: .f32, model: plain)
         var folded = base
         fold(&folded)
         let expected = try model(folded).testLogits(tokens, workers)
@@ -83,8 +83,8 @@ import Testing
                 down: .floats(numbers(rank * into, seed: 7)),
                 up: .floats(numbers(out * rank, seed: 70)), scale: 0.5)
         }
-        let programs = OperandFormat.allCases.map {
-            builder.build(method: "test", format: $0, model: plain)
+        let programs = try OperandFormat.allCases.map {
+            try builder.build(method: "test", format: $0, model: plain)
         }
         for (format, program) in zip(OperandFormat.allCases, programs) {
             #expect(
@@ -174,7 +174,7 @@ import Testing
                     layer: index % 2, site: site,
                     vector: .floats(numbers(out, seed: 8).map { 1 + $0 }))
             }
-            programs.append(builder.build(method: "test", format: .f32, model: plain))
+            programs.append(try builder.build(method: "test", format: .f32, model: plain))
         }
         let alone = programs.map { plain.testLogits(tokens, workers, program: $0) }
         #expect(Set(alone).count == 4)

@@ -1,4 +1,5 @@
 import Foundation
+import LorryModel
 import LorryRegistry
 import Testing
 
@@ -40,6 +41,47 @@ struct AdapterLeaseTests {
         second.release()
         try await waitForStore([])
         #expect(registry.leaseCount == 0)
+    }
+
+    @Test func carriesTheChecksumsOfItsFiles() async throws {
+        try await registry.add("a")
+        let lease = try registry.acquire("a")
+        func checksum(_ name: String) throws -> ContentChecksum {
+            try Data(contentsOf: lease.directory.appendingPathComponent(name)).withUnsafeBytes {
+                ContentChecksum(of: $0)
+            }
+        }
+        let expected = AdapterChecksums(
+            configuration: try checksum("adapter_config.json"),
+            weights: try checksum("adapter_model.safetensors"))
+        #expect(lease.checksums == expected)
+        #expect(lease.contentProblem() == nil)
+        // They are read back from the database.
+        await registry.close()
+        let again = try openRegistry(state)
+        #expect(try again.acquire("a").checksums == expected)
+    }
+
+    @Test func filesThatWereStoredWithoutChecksumsStillHaveTheirDigests() throws {
+        let stored = #"{"name":"a","byteCount":3,"sha256":"00"}"#
+        let file = try JSONDecoder().decode(StoredFile.self, from: Data(stored.utf8))
+        #expect(file == StoredFile(name: "a", byteCount: 3, sha256: "00"))
+        #expect(file.checksum == nil)
+    }
+
+    @Test func damageThatALoadFoundIsHealedByAnUpload() async throws {
+        let version = try await registry.add("a").record.version
+        let lease = try registry.acquire("a")
+        let path = lease.directory.appendingPathComponent("adapter_model.safetensors")
+        try Data("weights onf".utf8).write(to: path)
+        #expect(lease.contentProblem()?.contains("adapter_model.safetensors") == true)
+        registry.reportDamage(version, problem: "other bytes", actor: "test")
+        while try registry.record(name: "a").state != .damaged {
+            try await Task.sleep(for: .milliseconds(1))
+        }
+        let healed = try await registry.add("a")
+        #expect(!healed.created && healed.record.state == .ready)
+        #expect(try registry.weights("a") == "weights one")
     }
 
     @Test func isReleasedWhenLetGo() async throws {

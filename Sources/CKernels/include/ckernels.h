@@ -262,15 +262,26 @@ void ck_store_kv(const ck_kv_write *w, size_t token, bool is_last, const float *
 size_t ck_shrink_byte_count(size_t rank, size_t in_features, ck_format format);
 /// Inputs' steps of a packed A.
 size_t ck_shrink_step_count(size_t in_features, ck_format format);
-/// Packs A, f32 [rank, in_features]; writes all of `packed`, and for int8 the scales [rank].
-void ck_pack_shrink(const float *a, size_t rank, size_t in_features, ck_format format,
-                    void *packed, float *_Nullable scales);
+/// A factor as files have it, row-major at any address: rows of A [rank, in_features], or all of
+/// B [out_features, rank].
+typedef struct ck_factor {
+    const void *bytes;
+    ck_element element;
+    ck_format format;            // of the packed factor
+    size_t rank;                 // of the whole packed factor
+    size_t features;             // inputs of an A, outputs of a B
+} ck_factor;
+
+/// Packs ranks of A, whose first row is a->bytes; writes all of their bytes, and for int8 their
+/// scales [rank]. The ranks of several matrices may follow each other in one packed A.
+void ck_pack_shrink(const ck_factor *a, size_t rank_start, size_t rank_count, void *packed,
+                    float *_Nullable scales);
 /// Bytes of a packed B without its scales.
 size_t ck_expand_byte_count(size_t rank, size_t out_features, ck_format format);
-/// Packs B, f32 [out_features, rank] as files have it; writes all of `packed`, and for int8 the
-/// scales [rank].
-void ck_pack_expand(const float *b, size_t rank, size_t out_features, ck_format format,
-                    void *packed, float *_Nullable scales);
+/// Packs B; writes all of `packed`, and for int8 the scales [rank].
+void ck_pack_expand(const ck_factor *b, void *packed, float *_Nullable scales);
+/// Whether no element is NaN or infinite.
+bool ck_is_finite(const void *src, ck_element element, size_t count);
 
 // Measured limits.
 
@@ -296,6 +307,11 @@ const char *_Nullable ck_cpu_feature(size_t index, bool *is_present);
 /// Zeroed, aligned to 64 bytes; large ones to 2 MiB with huge pages advised. NULL when refused.
 void *_Nullable ck_allocate(size_t byte_count);
 void ck_free(void *memory, size_t byte_count);
+
+/// Zeroed whole pages of the system's, which go back to it at once when they are freed; on huge
+/// pages where they fill some. NULL when refused.
+void *_Nullable ck_allocate_pages(size_t byte_count);
+void ck_free_pages(void *memory, size_t byte_count);
 
 /// Maps bytes of a file read-only, aligned to 2 MiB; offset is a multiple of the system's page.
 /// NULL when refused.
@@ -329,5 +345,8 @@ void ck_pool_destroy(ck_pool *pool);
 
 /// Names the calling thread: at most 15 bytes, a longer name changes nothing.
 void ck_name_thread(const char *name);
+/// The calling thread no longer interrupts others when it wakes up: it has its fair share of the
+/// processors, a little later.
+void ck_make_thread_patient(void);
 
 #pragma clang assume_nonnull end

@@ -18,7 +18,8 @@ public struct APIKeys: Sendable {
     /// Reads a YAML document: a list of keys, or a mapping with the list under `keys`.
     ///
     /// Each key has `key` or `key_sha256` (64 hexadecimal digits), `tenant`, `roles`, and may have
-    /// `adapters` (names; all where absent) and `limits` (`max_concurrent`, `max_tokens`).
+    /// `adapters` (names; all where absent), `weight` (of its requests against those of other
+    /// tenants; 1 where absent) and `limits` (`max_concurrent`, `max_tokens`).
     ///
     /// - Throws: `FileError` naming the entry and the field at fault.
     public init(yaml: String) throws(FileError) {
@@ -46,6 +47,12 @@ public struct APIKeys: Sendable {
         self.entries = entries
     }
 
+    /// How many tenants may ask for completions.
+    public var tenantCount: Int {
+        let principals = entries.map(\.principal).filter { $0.roles.contains(.inference) }
+        return Set(principals.map(\.tenant)).count
+    }
+
     /// Nil for an unknown key. Every stored digest is compared in full, so that the time taken
     /// tells nothing about them.
     func principal(for key: String) -> Principal? {
@@ -64,7 +71,7 @@ public struct APIKeys: Sendable {
             FileError(description: "key \(position) of the API keys file: \(reason)")
         }
         guard let fields = element as? [String: Any] else { throw fail("must be a mapping") }
-        let known: Set = ["key", "key_sha256", "tenant", "roles", "adapters", "limits"]
+        let known: Set = ["key", "key_sha256", "tenant", "roles", "adapters", "weight", "limits"]
         if let unknown = fields.keys.filter({ !known.contains($0) }).min() {
             throw fail("unknown field '\(unknown)'")
         }
@@ -99,10 +106,22 @@ public struct APIKeys: Sendable {
         guard let limits = limits(fields["limits"]) else {
             throw fail("'limits' may have max_concurrent and max_tokens, each at least 1")
         }
+        guard let weight = weight(fields["weight"]) else {
+            throw fail("'weight' must be a number from 0.01 to 100")
+        }
         return Entry(
             digest: digest,
             principal: Principal(
-                tenant: tenant, roles: roles, allowedAdapters: adapters, limits: limits))
+                tenant: tenant, roles: roles, allowedAdapters: adapters, limits: limits,
+                weight: weight))
+    }
+
+    private static func weight(_ value: Any?) -> Double? {
+        guard let value else { return 1 }
+        guard let weight = value as? Double ?? (value as? Int).map({ Double($0) }),
+            (0.01...100).contains(weight)
+        else { return nil }
+        return weight
     }
 
     private static func limits(_ value: Any?) -> KeyLimits? {

@@ -16,6 +16,8 @@ public struct Principal: Sendable {
     /// Nil allows every adapter. The base model is always allowed.
     public let allowedAdapters: Set<String>?
     public let limits: KeyLimits
+    /// The share of the engine that the key's requests get, relative to those of other tenants.
+    public var weight = 1.0
 
     /// Without a keys file everyone may do everything.
     public static let everyone = Principal(

@@ -30,9 +30,28 @@ extension APIError {
                 parameter: "prompt")
         case .adapterLoadFailed(let name, let reason):
             self.init(.internalServerError, "The adapter '\(name)' could not be loaded: \(reason)")
+        case .deadlineUnreachable(let needed, let left):
+            let seconds = max(1, Int(((needed - left) / .seconds(1)).rounded(.up)))
+            self.init(
+                .serviceUnavailable, type: Self.deadlineType,
+                "The answer would take about \(Self.text(needed)) s with what is ahead of it, and "
+                    + "the request's time ends in \(Self.text(left)) s.",
+                headers: [.retryAfter: "\(min(seconds, 60))"])
+        case .deadlinePassed:
+            self.init(
+                .gatewayTimeout, type: Self.deadlineType,
+                "The request's time ended before its answer was complete.")
         case .shuttingDown:
             self = .shuttingDown
         }
+    }
+
+    /// The `type` of what a request's own deadline caused.
+    static let deadlineType = "DeadlineExceededError"
+
+    private static func text(_ duration: Duration) -> String {
+        let tenths = Int((duration / .milliseconds(100)).rounded(.up))
+        return "\(tenths / 10).\(tenths % 10)"
     }
 
     static var shuttingDown: APIError {
@@ -73,8 +92,13 @@ extension APIError {
         case let error as EngineError: self.init(error)
         case let error as RegistryError: self.init(error)
         case let error as AdapterError:
-            self.init(
-                error.kind == .unsupported ? .unprocessableContent : .badRequest, error.message)
+            let status: HTTPResponse.Status =
+                switch error.kind {
+                case .invalid, .unreadable: .badRequest
+                case .unsupported: .unprocessableContent
+                case .damaged, .outOfMemory: .internalServerError
+                }
+            self.init(status, error.message)
         case let error as TokenizerError: self.init(.badRequest, "\(error)")
         case let error as MultipartParser.Failure: self.init(.badRequest, "\(error)")
         case is NIOTooManyBytesError:

@@ -16,13 +16,21 @@ public struct EngineService: GenerationService {
     }
     public func forget(_ id: LorryEngine.AdapterVersionID) { engine.forget(id) }
 
-    public func reserve(count: Int) throws(EngineError) -> any GenerationReservation {
-        Reservation(engine: engine, reservation: try engine.reserve(count: count))
+    public func reserve(
+        count: Int, tokenCount: Int, tenant: String
+    ) throws(EngineError) -> any GenerationReservation {
+        Reservation(
+            engine: engine,
+            reservation: try engine.reserve(count: count, tokenCount: tokenCount, tenant: tenant))
     }
 
     private struct Reservation: GenerationReservation {
         let engine: Engine
         let reservation: QueueReservation
+
+        func correct(tokenCount: Int) throws(EngineError) {
+            try reservation.correct(tokenCount: tokenCount)
+        }
 
         func submit(_ request: GenerationRequest) throws(EngineError) -> any GenerationStream {
             Stream(generation: try engine.submit(request, reservation: reservation))

@@ -18,6 +18,7 @@ struct GenerationFields: Sendable {
     /// How many are generated, from which the best `answerCount` are taken.
     var candidateCount = 1
     var priority = 0
+    var cacheSalt = ""
     var streams = false
     var includesUsage = false
     /// Adds the usage so far to every chunk.
@@ -28,6 +29,7 @@ struct GenerationFields: Sendable {
     static let maximumAnswerCount = 128
     static let maximumStopStringCount = 16
     static let maximumLogprobCount = 20
+    static let maximumCacheSaltByteCount = 256
 
     init(_ fields: FieldReader, vocabularySize: Int) throws(APIError) {
         try Self.refuseUnsupported(fields)
@@ -39,6 +41,7 @@ struct GenerationFields: Sendable {
         ignoresEndTokens = try fields.bool("ignore_eos") ?? false
         skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
         priority = try fields.integer("priority") ?? 0
+        cacheSalt = try Self.cacheSalt(fields)
         returnsTokenIDs = try fields.bool("return_token_ids") ?? false
         namesTokensByID = try fields.bool("return_tokens_as_token_ids") ?? false
         _ = try fields.string("user")
@@ -77,6 +80,16 @@ struct GenerationFields: Sendable {
         }
         sampling.logitBias = try logitBias(fields, vocabularySize: vocabularySize)
         return sampling
+    }
+
+    /// vLLM's field. It is kept as long as anything is cached under it, so it may not be long.
+    private static func cacheSalt(_ fields: FieldReader) throws(APIError) -> String {
+        guard let salt = try fields.string("cache_salt") else { return "" }
+        guard (1...maximumCacheSaltByteCount).contains(salt.utf8.count) else {
+            throw fields.fail(
+                "cache_salt", "must have 1 to \(maximumCacheSaltByteCount) bytes, if it is given.")
+        }
+        return salt
     }
 
     private static func logitBias(

@@ -16,6 +16,7 @@ struct GenerationPlan: Sendable {
     let promptField: String
     var logprobCount: Int?
     var promptLogprobCount: Int?
+    var deadline: ContinuousClock.Instant?
 
     /// One engine request per candidate, prompt by prompt.
     ///
@@ -84,19 +85,27 @@ struct GenerationPlan: Sendable {
         }
         request.promptLogprobCount = promptLogprobCount
         request.priority = fields.priority
+        request.tenant = principal.tenant
+        request.weight = principal.weight
+        request.deadline = deadline
+        request.cacheSalt = fields.cacheSalt
         return request
     }
 }
 
 extension APIServices {
     /// Places in the queue for `count` sequences, taken before any tokenizing.
+    ///
+    /// - Parameter tokenCount: an estimate of the tokens of all their prompts.
     func reserve(
-        _ count: Int, for principal: Principal
+        _ count: Int, tokenCount: Int, for principal: Principal
     ) throws(APIError) -> (any GenerationReservation, KeyUsage.Share?) {
         guard readiness.phase != .stopping else { throw .shuttingDown }
         let share = try usage.take(count, for: principal)
         do {
-            return (try engine.reserve(count: count), share)
+            let reservation = try engine.reserve(
+                count: count, tokenCount: tokenCount, tenant: principal.tenant)
+            return (reservation, share)
         } catch {
             throw APIError(error)
         }
@@ -108,6 +117,8 @@ extension APIServices {
         let requests = try plan.requests(contextLength: engine.maximumContextLength)
         var streams: [any GenerationStream] = []
         do {
+            let tokenCount = requests.reduce(0) { $0 + $1.promptTokens.count }
+            try reservation.correct(tokenCount: tokenCount)
             for request in requests { streams.append(try reservation.submit(request)) }
         } catch {
             for stream in streams { stream.cancel() }

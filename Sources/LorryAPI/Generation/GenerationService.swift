@@ -8,7 +8,10 @@ public protocol GenerationService: Sendable {
     /// The engine's thread moved recently, or has nothing to do.
     var isAlive: Bool { get }
     func statistics() -> EngineStatistics
-    func reserve(count: Int) throws(EngineError) -> any GenerationReservation
+    /// - Parameter tokenCount: an estimate of the prompts' tokens.
+    func reserve(
+        count: Int, tokenCount: Int, tenant: String
+    ) throws(EngineError) -> any GenerationReservation
     func preload(_ adapter: AdapterReference)
     func setPinned(_ id: LorryEngine.AdapterVersionID, _ pinned: Bool)
     func forget(_ id: LorryEngine.AdapterVersionID)
@@ -16,6 +19,8 @@ public protocol GenerationService: Sendable {
 
 /// Places in the engine's bounded queue, given back when dropped unused.
 public protocol GenerationReservation: Sendable {
+    /// Puts the true number of the prompts' tokens in the estimate's place.
+    func correct(tokenCount: Int) throws(EngineError)
     func submit(_ request: GenerationRequest) throws(EngineError) -> any GenerationStream
 }
 

@@ -1,4 +1,5 @@
 import LorryEngine
+import LorryModel
 import LorryRegistry
 
 extension APIServices {
@@ -51,12 +52,20 @@ extension APIServices {
     /// How the engine gets at a version of an adapter, whose files stay while it holds this.
     public func reference(to lease: AdapterLease) -> AdapterReference {
         let load = loadAdapter
+        let registry = registry
         return AdapterReference(
             id: LorryEngine.AdapterVersionID(lease.record.version.digest), name: lease.record.name,
-            byteCount: lease.record.byteCount, hold: lease
-        ) {
-            try load(lease.directory)
-        }
+            byteCount: lease.record.byteCount, hold: lease,
+            readAhead: { AdapterCompiler.readAhead(directory: lease.directory) },
+            load: {
+                do {
+                    return try load(lease)
+                } catch let error as AdapterError where error.kind == .damaged {
+                    registry.reportDamage(
+                        lease.record.version, problem: error.message, actor: "adapter load")
+                    throw error
+                }
+            })
     }
 
     /// The adapters that the key may use and that can be served, by name. A tenant's own adapter

@@ -8,7 +8,7 @@ final class RequestAccount: Sendable {
         case succeeded
         case failed
         case cancelled
-        /// No place in the queue.
+        /// No place in the queue, or no time.
         case refused
     }
 
@@ -55,6 +55,7 @@ final class RequestAccount: Sendable {
         switch error {
         case is CancellationError: close(.cancelled)
         case let error as APIError where error.status == .tooManyRequests: close(.refused)
+        case let error as APIError where error.type == APIError.deadlineType: close(.refused)
         case is APIError: close(.failed)
         default: close(.cancelled)  // writing failed: the client is gone
         }

@@ -65,13 +65,12 @@ public enum EngineGauges {
                 labels: ["adapter": adapter.name], 1)
         }
         let keyValueByteCount = now.usedKVBlockCount * now.kvBlockByteCount
+        let cachedByteCount = now.cachedKVBlockCount * now.kvBlockByteCount
+        let usedByteCount = keyValueByteCount + cachedByteCount + now.residentAdapterByteCount
         let uses = [
-            ("kv", keyValueByteCount), ("adapters", now.residentAdapterByteCount),
-            (
-                "free",
-                max(
-                    0, now.memoryBudgetByteCount - keyValueByteCount - now.residentAdapterByteCount)
-            ),
+            ("kv", keyValueByteCount), ("cached", cachedByteCount),
+            ("adapters", now.residentAdapterByteCount),
+            ("free", max(0, now.memoryBudgetByteCount - usedByteCount)),
         ]
         for (use, byteCount) in uses {
             scrape.gauge(

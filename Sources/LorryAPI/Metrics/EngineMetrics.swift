@@ -19,11 +19,18 @@ public final class EngineMetrics: EngineObserver {
     private let loads: PrometheusRegistry.Histogram
     private let loadFailures: PrometheusRegistry.Counter
     private let evictions: PrometheusRegistry.Counter
+    private let didCheckMemory: @Sendable (String?) -> Void
 
     static let finishReasons = ["stop", "length", "abort", "error"]
 
-    /// - Parameter modelName: the value of vLLM's `model_name` label.
-    public init(registry: PrometheusRegistry, modelName: String) {
+    /// - Parameters:
+    ///   - modelName: the value of vLLM's `model_name` label.
+    ///   - didCheckMemory: is told what is wrong with the memory when the engine has stopped.
+    public init(
+        registry: PrometheusRegistry, modelName: String,
+        didCheckMemory: @escaping @Sendable (String?) -> Void = { _ in }
+    ) {
+        self.didCheckMemory = didCheckMemory
         let model: Labels = ["model_name": modelName]
         self.registry = registry
         promptTokens = registry.counter(
@@ -94,6 +101,8 @@ public final class EngineMetrics: EngineObserver {
     public func engineDidLoadAdapter(name: String, duration: Duration, error: String?) {
         if error == nil { loads.observe(duration) } else { loadFailures.increment() }
     }
+
+    public func engineDidCheckMemory(fault: String?) { didCheckMemory(fault) }
 
     public func engineDidEvictAdapter(name: String) { evictions.increment() }
 }

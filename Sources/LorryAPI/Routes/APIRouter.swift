@@ -131,6 +131,8 @@ extension HTTPField.Name {
         return name
     }
     static let lastEventID = own("last-event-id")
+    static let prefer = own("prefer")
+    static let envoyTimeout = own("x-envoy-expected-rq-timeout-ms")
     static let xAPIKey = own("x-api-key")
     static let xRequestID = own("x-request-id")
     static let adapterVersion = own("x-lorry-adapter-version")

@@ -18,7 +18,7 @@ extension APIServices {
         let account = RequestAccount(
             metrics: metrics, adapter: model.adapterName, tenant: call.principal.tenant)
         do {
-            return try await chat(call, request, model, account)
+            return try await chat(call, reader, request, model, account)
         } catch {
             account.close(error)
             throw error
@@ -26,9 +26,14 @@ extension APIServices {
     }
 
     private func chat(
-        _ call: Call, _ request: ChatRequest, _ model: ServedModel, _ account: RequestAccount
+        _ call: Call, _ reader: FieldReader, _ request: ChatRequest, _ model: ServedModel,
+        _ account: RequestAccount
     ) async throws -> Response {
-        let (reservation, share) = try reserve(request.fields.candidateCount, for: call.principal)
+        let patience = try ClientPatience(reader, call.request.headers)
+        let count = request.fields.candidateCount
+        let (reservation, share) = try reserve(
+            count, tokenCount: request.conversation.estimatedTokenCount * count,
+            for: call.principal)
         let text = try request.conversation.rendered(with: model.text)
         let tokens = await model.text.tokens(
             of: text, addingSpecialTokens: request.conversation.addsSpecialTokens)
@@ -38,6 +43,7 @@ extension APIServices {
             prompts: [prompt], defaultMaximumTokenCount: nil,
             maximumField: "max_tokens", promptField: "messages")
         plan.logprobCount = request.logprobCount
+        plan.deadline = patience.deadline
         let running = try submit(plan, reservation, share)
         let format = ChatAnswer(
             id: "chatcmpl-\(call.id)", created: Int(Date.now.timeIntervalSince1970),

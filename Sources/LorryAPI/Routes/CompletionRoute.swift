@@ -18,7 +18,7 @@ extension APIServices {
         let account = RequestAccount(
             metrics: metrics, adapter: model.adapterName, tenant: call.principal.tenant)
         do {
-            return try await complete(call, request, model, account)
+            return try await complete(call, reader, request, model, account)
         } catch {
             account.close(error)
             throw error
@@ -26,10 +26,14 @@ extension APIServices {
     }
 
     private func complete(
-        _ call: Call, _ request: CompletionRequest, _ model: ServedModel, _ account: RequestAccount
+        _ call: Call, _ reader: FieldReader, _ request: CompletionRequest, _ model: ServedModel,
+        _ account: RequestAccount
     ) async throws -> Response {
         let count = request.prompts.count * request.fields.candidateCount
-        let (reservation, share) = try reserve(count, for: call.principal)
+        let patience = try ClientPatience(reader, call.request.headers)
+        let tokenCount = request.estimatedTokenCount * request.fields.candidateCount
+        let (reservation, share) = try reserve(
+            count, tokenCount: tokenCount, for: call.principal)
         var prompts: [TokenizedPrompt] = []
         for prompt in request.prompts {
             prompts.append(await tokenize(prompt, request, model.text))
@@ -41,6 +45,7 @@ extension APIServices {
             maximumField: "max_tokens", promptField: "prompt")
         plan.logprobCount = request.logprobCount
         plan.promptLogprobCount = request.echoes ? request.logprobCount : nil
+        plan.deadline = patience.deadline
         let running = try submit(plan, reservation, share)
         let format = CompletionAnswer(
             id: "cmpl-\(call.id)", created: Int(Date.now.timeIntervalSince1970), model: model.name,

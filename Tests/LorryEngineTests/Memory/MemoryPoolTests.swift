@@ -33,7 +33,7 @@ import Testing
             for _ in 0..<operations {
                 switch rest % 4 {
                 case 0: if let block = pool.allocateKVBlock() { blocks.append(block) }
-                case 1: if !blocks.isEmpty { pool.freeKVBlocks([blocks.removeFirst()]) }
+                case 1: if !blocks.isEmpty { pool.letGo(blocks.removeFirst()) }
                 case 2:
                     if let taken = pool.reserveForAdapter(byteCount: 5000) {
                         adapters.append(taken)
@@ -59,13 +59,13 @@ import Testing
                 guard let block = pool.allocateKVBlock() else { break }
                 #expect(blocks[block] == nil)
                 let mark = UInt8(truncatingIfNeeded: step)
-                (pool.arena + Int(block.index) * pool.blockByteCount)
+                try bytes(of: block, pool)
                     .initializeMemory(as: UInt8.self, repeating: mark, count: pool.blockByteCount)
                 blocks[block] = mark
             case 1:
                 guard let (block, _) = blocks.randomElement(using: &random) else { break }
                 blocks[block] = nil
-                pool.freeKVBlocks([block])
+                pool.letGo(block)
             case 2:
                 let size = Int.random(in: 0..<60_000, using: &random)
                 let fits = pool.blocks(forByteCount: size) <= pool.freeCount
@@ -82,8 +82,7 @@ import Testing
         // Giving memory back to the system must never touch a block in use.
         for (block, mark) in blocks {
             let bytes = UnsafeRawBufferPointer(
-                start: pool.arena + Int(block.index) * pool.blockByteCount,
-                count: pool.blockByteCount)
+                start: try bytes(of: block, pool), count: pool.blockByteCount)
             #expect(bytes.allSatisfy { $0 == mark }, "seed \(seed)")
         }
     }
@@ -102,7 +101,7 @@ import Testing
             case 0, 1:
                 guard let block = pool.allocateKVBlock() else { break }
                 let mark = UInt8(step % 251 + 1)
-                (pool.arena + Int(block.index) * pool.blockByteCount)
+                try bytes(of: block, pool)
                     .initializeMemory(as: UInt8.self, repeating: mark, count: pool.blockByteCount)
                 blocks[block] = mark
             case 2:
@@ -115,27 +114,31 @@ import Testing
                 } else {
                     let leaving = blocks.keys.filter { _ in Bool.random(using: &random) }
                     for block in leaving { blocks[block] = nil }
-                    pool.freeKVBlocks(leaving)
+                    for block in leaving { pool.letGo(block) }
                 }
             }
             let bound =
                 (pool.blockCount - pool.adapterBlockCount) * pool.blockByteCount
                 + 2 * pool.adapterBlockCount * pageByteCount
-            #expect(residentByteCount(pool) <= bound, "seed \(seed), step \(step)")
+            #expect(try residentByteCount(pool) <= bound, "seed \(seed), step \(step)")
         }
         for (block, mark) in blocks {
             let bytes = UnsafeRawBufferPointer(
-                start: pool.arena + Int(block.index) * pool.blockByteCount,
-                count: pool.blockByteCount)
+                start: try bytes(of: block, pool), count: pool.blockByteCount)
             #expect(bytes.allSatisfy { $0 == mark }, "seed \(seed)")
         }
     }
 
-    private func residentByteCount(_ pool: MemoryPool) -> Int {
+    private func bytes(of block: BlockID, _ pool: MemoryPool) throws -> UnsafeMutableRawPointer {
+        try #require(pool.arena) + Int(block.index) * pool.blockByteCount
+    }
+
+    private func residentByteCount(_ pool: MemoryPool) throws -> Int {
         let pageByteCount = Int(sysconf(Int32(_SC_PAGESIZE)))
         let byteCount = pool.blockCount * pool.blockByteCount
         var pages = [UInt8](repeating: 0, count: (byteCount + pageByteCount - 1) / pageByteCount)
-        #expect(mincore(pool.arena, byteCount, &pages) == 0)
+        let arena = try #require(pool.arena)
+        #expect(mincore(arena, byteCount, &pages) == 0)
         return pages.reduce(0) { $0 + Int($1 & 1) } * pageByteCount
     }
 

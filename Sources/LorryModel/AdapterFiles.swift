@@ -1,0 +1,86 @@
+import Foundation
+
+/// The checksums of an adapter's files as they were when they were checked.
+public struct AdapterChecksums: Sendable, Equatable {
+    public let configuration: ContentChecksum
+    public let weights: ContentChecksum
+
+    public init(configuration: ContentChecksum, weights: ContentChecksum) {
+        self.configuration = configuration
+        self.weights = weights
+    }
+}
+
+/// An adapter's files, mapped and not yet read.
+struct AdapterFiles: Sendable {
+    static let configurationName = "adapter_config.json"
+    static let weightsName = "adapter_model.safetensors"
+    /// Configurations above this are refused.
+    static let maximumConfigurationByteCount = 4 << 20
+
+    let configuration: MappedFile
+    /// A failure waits until the configuration has been read: that is where users look first.
+    let weights: Result<MappedFile, AdapterError>
+
+    /// - Throws: `AdapterError` where the configuration cannot be read.
+    init(directory: URL) throws(AdapterError) {
+        let path = directory.appending(path: Self.configurationName).path
+        do { configuration = try MappedFile(path: path) } catch {
+            throw AdapterError(.unreadable, "\(Self.configurationName): \(error.reason)")
+        }
+        guard configuration.bytes.count <= Self.maximumConfigurationByteCount else {
+            throw AdapterError(
+                .invalid,
+                "\(Self.configurationName): larger than \(Self.maximumConfigurationByteCount) bytes"
+            )
+        }
+        weights = Self.openWeights(directory)
+    }
+
+    private static func openWeights(_ directory: URL) -> Result<MappedFile, AdapterError> {
+        let path = directory.appending(path: weightsName).path
+        guard FileManager.default.fileExists(atPath: path) else {
+            return .failure(AdapterError(.unreadable, missingWeights(directory)))
+        }
+        do { return .success(try MappedFile(path: path)) } catch {
+            return .failure(AdapterError(.invalid, "\(weightsName): \(error.reason)"))
+        }
+    }
+
+    private static func missingWeights(_ directory: URL) -> String {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []
+        guard names.contains("adapter_model.bin") else { return "\(weightsName): is missing" }
+        return "adapter_model.bin is a pickle, which can run code when it is read; "
+            + "save the adapter as \(weightsName)"
+    }
+
+    /// - Throws: `AdapterError` of kind `damaged` where a file's bytes are others.
+    func check(_ expected: AdapterChecksums) throws(AdapterError) {
+        let weights = try weights.get()
+        let pairs = [
+            (Self.configurationName, configuration, expected.configuration),
+            (Self.weightsName, weights, expected.weights),
+        ]
+        for (name, file, checksum) in pairs where ContentChecksum(of: file.bytes) != checksum {
+            throw AdapterError(.damaged, "\(name): has other bytes than were checked at its upload")
+        }
+    }
+
+    /// - Throws: `AdapterError` of kind `damaged` where a file was changed while it was read.
+    func checkUnchanged() throws(AdapterError) {
+        for file in [configuration, try weights.get()]
+        where FileIdentity(path: file.path) != file.identity {
+            throw AdapterError(.damaged, "\(file.path): was changed while it was read")
+        }
+    }
+
+    /// The header's bytes of the weights, which say where each tensor lies; empty where the file is
+    /// too short to be one.
+    func weightsHeader() throws(AdapterError) -> UnsafeRawBufferPointer {
+        let bytes = try weights.get().bytes
+        guard bytes.count >= 8 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        let declared = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
+        let count = Int(min(declared, UInt64(bytes.count - 8)))
+        return UnsafeRawBufferPointer(rebasing: bytes[..<(8 + count)])
+    }
+}

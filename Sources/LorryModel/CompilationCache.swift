@@ -1,0 +1,59 @@
+import LorryTensor
+import Synchronization
+
+/// What compilations for one base model share, so that most loads only copy numbers: plans by the
+/// configuration and header that they were made from, and memory of programs that are gone.
+///
+/// Adapters of one training recipe have equal configurations and headers, so a few plans serve
+/// thousands.
+public final class CompilationCache: Sendable {
+    struct Key: Hashable {
+        let configuration: ContentChecksum
+        let header: ContentChecksum
+        let fileByteCount: Int
+        let format: OperandFormat
+    }
+
+    private struct Entry {
+        let plan: AdapterPlan
+        var lastUse: UInt64
+    }
+
+    private struct Entries {
+        var byKey: [Key: Entry] = [:]
+        var useCount: UInt64 = 0
+    }
+
+    /// A plan takes some tens of KiB.
+    static let capacity = 64
+
+    private let entries = Mutex(Entries())
+    let spares: SparePages
+
+    /// - Parameter spareByteCount: how much memory of evicted adapters is kept for the next ones.
+    public init(spareByteCount: Int = 32 << 20) {
+        spares = SparePages(limit: spareByteCount)
+    }
+
+    func plan(_ key: Key) -> AdapterPlan? {
+        entries.withLock { entries in
+            entries.useCount += 1
+            entries.byKey[key]?.lastUse = entries.useCount
+            return entries.byKey[key]?.plan
+        }
+    }
+
+    func keep(_ plan: AdapterPlan, _ key: Key) {
+        guard plan.isShareable else { return }
+        entries.withLock { entries in
+            entries.useCount += 1
+            entries.byKey[key] = Entry(plan: plan, lastUse: entries.useCount)
+            guard entries.byKey.count > Self.capacity else { return }
+            let oldest = entries.byKey.min { $0.value.lastUse < $1.value.lastUse }
+            if let oldest { entries.byKey[oldest.key] = nil }
+        }
+    }
+
+    package var planCount: Int { entries.withLock { $0.byKey.count } }
+    package var spareByteCount: Int { spares.byteCount }
+}

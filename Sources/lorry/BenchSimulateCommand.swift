@@ -1,0 +1,236 @@
+import ArgumentParser
+import Foundation
+import LorryBench
+import LorryConfiguration
+import LorryEngine
+import LorrySynth
+import LorryTensor
+
+/// `lorry bench simulate`: the scheduler and the pool in a time of their own.
+struct BenchSimulateCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "simulate",
+        abstract: "Replay a workload through the scheduler with a cost model, without a model.",
+        discussion: """
+            What is decided is what the server would decide; what steps and loads take comes from \
+            the sizes of model and adapters and the limits of a machine. --calibrate takes those \
+            from 'lorry bench engine --json', the other flags change single ones. The workload is \
+            S-LoRA's, or that of --trace. Minutes of a busy server take seconds.
+            """)
+
+    struct MachineOptions: ParsableArguments {
+        @Option(help: "Figures that 'lorry bench engine --json' wrote.", completion: .file())
+        var calibrate: String?
+        @Option(help: "GB/s that the machine reads.")
+        var readRate: Double?
+        @Option(help: "Gop/s of the arithmetic that multiplies the base's weights.")
+        var operationsRate: Double?
+        @Option(help: "Gop/s of the arithmetic of adapters, keys and values.")
+        var operandRate: Double?
+        @Option(help: "Share of the limits that prefill reaches.")
+        var prefillShare: Double?
+        @Option(help: "Share of the limits that decode reaches.")
+        var decodeShare: Double?
+        @Option(help: "Milliseconds of a step beside the model.")
+        var stepOverhead: Double?
+        @Option(help: "Milliseconds of a load beside its bytes.")
+        var loadSeek: Double?
+        @Option(help: "MB/s of a load, reading and compiling.")
+        var loadRate: Double?
+        @Option(help: "Loads at a time.")
+        var loadThreads: Int?
+    }
+
+    struct WorkloadOptions: ParsableArguments {
+        @Option(help: "Adapters; 0 asks the base only.")
+        var adapters = 100
+        @Option(help: "Ranks of the adapters, in turn, such as 8,16.")
+        var ranks = "8,16"
+        @Option(help: "Popularity: 1 is uniform, a smaller number prefers few.")
+        var alpha = 1.0
+        @Option(help: "Coefficient of variation of the gaps between requests.")
+        var cv = 1.0
+        @Option(help: "Requests per second.")
+        var rate = 10.0
+        @Option(help: "Seconds in which requests come.")
+        var duration = 60.0
+        @Option(help: "Tokens of a prompt, such as 8-128.")
+        var promptTokens = "8-128"
+        @Option(help: "Tokens of an answer.")
+        var outputTokens = "8-128"
+        @Option(help: "How much each tenant asks relative to the others, such as 10,1.")
+        var tenantLoads = "1"
+        @Option(help: "Weights of the tenants, such as 1,2.")
+        var tenantWeights = ""
+        @Option(help: "The same seed gives the same requests.")
+        var seed: UInt64 = 0
+        @Option(help: "A trace as JSON lines, in place of the workload.", completion: .file())
+        var trace: String?
+    }
+
+    struct EngineOptions: ParsableArguments {
+        @Option(help: "One pool for KV blocks and adapters.")
+        var memoryBudget = "1GiB"
+        @Option(help: "Tokens of one step at most.")
+        var maxBatchTokens = 256
+        @Option(help: "Sequences that run at a time at most.")
+        var maxRunning = 64
+        @Option(help: "Sequences that wait at most.")
+        var maxWaiting = 1024
+        @Option(help: "Prompt tokens that wait at most.")
+        var maxWaitingTokens = 1 << 20
+        @Option(help: "Milliseconds of a step at most while answers are generated.")
+        var stepTarget = 100.0
+        @Option(help: "fair or arrival.")
+        var policy = "fair"
+    }
+
+    @Option(help: "\(ModelShape.presets.map(\.name).joined(separator: ", ")).")
+    var shape = "smollm2-135m"
+    @Option(help: "\(WeightFormat.allCases.map(\.rawValue).joined(separator: ", ")).")
+    var weights = "int8"
+    @OptionGroup(title: "Machine") var machine: MachineOptions
+    @OptionGroup(title: "Workload") var workload: WorkloadOptions
+    @OptionGroup(title: "Engine") var engine: EngineOptions
+    @Option(help: "Writes every figure to this file.", completion: .file())
+    var json: String?
+
+    func run() throws {
+        do {
+            try simulate()
+        } catch {
+            FileHandle.standardError.write(Data("lorry bench simulate: \(error)\n".utf8))
+            throw ExitCode.failure
+        }
+    }
+
+    private func simulate() throws {
+        guard let format = WeightFormat(rawValue: weights) else {
+            throw StartError("--weights: '\(weights)' is no format")
+        }
+        let model = SimulatedModel(try dimensions(), weights: format)
+        var setting = Simulator.Setting(
+            model: model, machine: try machine(model), engine: try configuration(),
+            ranks: try Self.numbers(workload.ranks, "--ranks").map { Int($0) })
+        setting.weights = try Self.numbers(workload.tenantWeights, "--tenant-weights")
+        let requests = try trace()
+        let simulator = try Simulator(setting)
+        let report = simulator.run(requests)
+        if let fault = simulator.findFault() { throw StartError("the pool is wrong: \(fault)") }
+        for line in report.table.lines { print(line) }
+        print(
+            "\(Figures.duration(report.seconds)) in \(Figures.duration(report.wallSeconds)); "
+                + "\(report.steps) steps, busy \(Figures.percent(report.busyShare)); "
+                + "\(report.loads) loads, \(report.evictions) evictions, "
+                + "\(report.preemptions) preemptions")
+        try BenchCommand.write(report, to: json)
+    }
+
+    private func dimensions() throws -> SimulatedModel.Dimensions {
+        let shape = try ModelShape.named(shape)
+        return SimulatedModel.Dimensions(
+            layerCount: shape.layerCount, hiddenSize: shape.hiddenSize,
+            headCount: shape.headCount, kvHeadCount: shape.kvHeadCount, headDim: shape.headDim,
+            intermediateSize: shape.intermediateSize, vocabularySize: shape.vocabularySize)
+    }
+
+    private func machine(_ model: SimulatedModel) throws -> SimulatedMachine {
+        var result: SimulatedMachine
+        if let path = machine.calibrate {
+            guard let data = FileManager.default.contents(atPath: path) else {
+                throw StartError("--calibrate \(path): cannot be read")
+            }
+            do {
+                result = try JSONDecoder().decode(EngineCalibration.self, from: data)
+                    .machine(for: model)
+            } catch {
+                throw StartError("--calibrate \(path): is not of 'lorry bench engine --json'")
+            }
+        } else {
+            guard let read = machine.readRate, let operations = machine.operationsRate else {
+                throw StartError("give --calibrate, or --read-rate and --operations-rate")
+            }
+            result = SimulatedMachine(
+                readBytesPerSecond: read * 1e9, weightOperationsPerSecond: operations * 1e9,
+                operandOperationsPerSecond: (machine.operandRate ?? operations) * 1e9)
+        }
+        let options: [(Double?, WritableKeyPath<SimulatedMachine, Double>, Double)] = [
+            (machine.readRate, \.readBytesPerSecond, 1e9),
+            (machine.operationsRate, \.weightOperationsPerSecond, 1e9),
+            (machine.operandRate, \.operandOperationsPerSecond, 1e9),
+            (machine.prefillShare, \.prefillShare, 1), (machine.decodeShare, \.decodeShare, 1),
+            (machine.stepOverhead, \.stepSeconds, 1e-3), (machine.loadSeek, \.loadSeconds, 1e-3),
+            (machine.loadRate, \.loadBytesPerSecond, 1e6),
+        ]
+        for (value, path, unit) in options {
+            guard let value else { continue }
+            guard value >= 0, value.isFinite else { throw StartError("\(value) is below 0") }
+            result[keyPath: path] = value * unit
+        }
+        result.loadThreadCount = machine.loadThreads ?? result.loadThreadCount
+        for path: KeyPath<SimulatedMachine, Double> in [
+            \.readBytesPerSecond, \.weightOperationsPerSecond, \.operandOperationsPerSecond,
+            \.prefillShare, \.decodeShare, \.loadBytesPerSecond,
+        ] where result[keyPath: path] <= 0 {
+            throw StartError("the machine's rates and shares must be above 0")
+        }
+        return result
+    }
+
+    private func configuration() throws -> EngineConfiguration {
+        guard let budget = ByteSize.parse(engine.memoryBudget) else {
+            throw StartError("--memory-budget: '\(engine.memoryBudget)' is no size such as 4GiB")
+        }
+        guard let policy = FairQueue.Policy(rawValue: engine.policy) else {
+            throw StartError("--policy: '\(engine.policy)' is neither fair nor arrival")
+        }
+        guard engine.maxBatchTokens > 0, engine.maxRunning > 0, engine.maxWaiting > 0 else {
+            throw StartError("the scheduler's bounds must be above 0")
+        }
+        var result = EngineConfiguration(
+            memoryBudgetByteCount: budget, maximumBatchTokenCount: engine.maxBatchTokens,
+            maximumRunningCount: engine.maxRunning, maximumWaitingCount: engine.maxWaiting,
+            maximumContextLength: 1 << 24)
+        result.maximumWaitingTokenCount = engine.maxWaitingTokens
+        result.stepTarget = .seconds(engine.stepTarget / 1000)
+        result.hasSeveralTenants =
+            policy == .fair && (workload.trace != nil || workload.tenantLoads.contains(","))
+        result.cachesPrefixes = false
+        result.policy = policy
+        return result
+    }
+
+    private func trace() throws -> [TraceRequest] {
+        if let path = workload.trace {
+            guard let data = FileManager.default.contents(atPath: path) else {
+                throw StartError("--trace \(path): cannot be read")
+            }
+            return try TraceFile.requests(data)
+        }
+        return try SLoRAWorkload(
+            adapterCount: workload.adapters, alpha: workload.alpha, cv: workload.cv,
+            rate: workload.rate, seconds: workload.duration,
+            lengths: TokenLengths(
+                prompt: Self.range(workload.promptTokens, "--prompt-tokens"),
+                output: Self.range(workload.outputTokens, "--output-tokens")),
+            tenantLoads: Self.numbers(workload.tenantLoads, "--tenant-loads"), seed: workload.seed
+        ).trace()
+    }
+
+    private static func numbers(_ text: String, _ flag: String) throws -> [Double] {
+        try text.split(separator: ",").map { part in
+            guard let number = Double(part), number > 0 else {
+                throw StartError("\(flag): '\(part)' is no number above 0")
+            }
+            return number
+        }
+    }
+
+    private static func range(_ text: String, _ flag: String) throws -> ClosedRange<Int> {
+        let ends = text.split(separator: "-").compactMap { Int($0) }
+        guard let first = ends.first, let last = ends.last, ends.count <= 2, 1 <= first,
+            first <= last
+        else { throw StartError("\(flag): '\(text)' is no range such as 8-128") }
+        return first...last
+    }
+}
