@@ -211,7 +211,12 @@ package final class Scheduler {
     private func admit(_ plan: inout StepPlan, _ supply: any AdapterSupply) {
         defer { queue.releaseHeldBack() }
         var mayLoad = true
-        while budget > 0 {
+        while budget > 0, queue.first(.ready) != nil || queue.first(.absent) != nil {
+            guard !bounds.isFull(running.count) else {
+                // A reader that lags behind must not keep others out.
+                guard preemptPaused(&plan) else { break }
+                continue
+            }
             if mayLoad, queue.isAbsentFirst, let sequence = queue.first(.absent) {
                 switch load(sequence, displacing: true, supply) {
                 case .started, .ready: continue
@@ -221,11 +226,6 @@ package final class Scheduler {
                 continue
             }
             guard let sequence = queue.first(.ready) else { return }
-            guard !bounds.isFull(running.count) else {
-                // A reader that lags behind must not keep others out.
-                guard preemptPaused(&plan) else { break }
-                continue
-            }
             let tenant = queue.tenant(of: sequence)
             guard mayAdmit(tenant) else {
                 queue.holdBack(tenant)

@@ -72,7 +72,7 @@ struct BenchSimulateCommand: ParsableCommand {
         @Option(help: "One pool for KV blocks and adapters.")
         var memoryBudget = "1GiB"
         @Option(help: "Tokens of one step at most.")
-        var maxBatchTokens = 256
+        var maxBatchTokens = 512
         @Option(help: "Sequences that run at a time at most.")
         var maxRunning = 64
         @Option(help: "Sequences that wait at most.")

@@ -47,7 +47,8 @@ import Testing
         let loader = AdapterLoader(threadCount: 1) { mailbox.send(.loaded($0, $1)) }
         defer { loader.stop() }
         let core = try makeCore(loader, load, mailbox)
-        // Loads, prompts, and the first growth of everything.
+        // Loads, which the first plan starts, prompts, and the first growth of everything.
+        #expect(core.step())
         while core.hasLoads {
             for message in mailbox.takeAll(waiting: true) { core.handle(message) }
         }

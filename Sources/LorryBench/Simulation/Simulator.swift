@@ -66,6 +66,8 @@ public final class Simulator {
     private let loads: Loads
     private let core: EngineCore
     private var references: [Int: AdapterReference] = [:]
+    /// Of every adapter.
+    private let program = Result<AdapterProgram, any Error> { try AdapterProgram.empty() }
     private var nextID: UInt64 = 1
 
     /// - Throws: `BenchError` where the budget holds no KV block.
@@ -98,11 +100,13 @@ public final class Simulator {
         var arrived = 0
         var hasWork = false
         while true {
-            while let reference = loads.popFirst(upTo: clock.seconds) {
-                core.handle(.loaded(reference, Result { try AdapterProgram.empty() }))
+            // A second that was converted to a duration and back may be a little less.
+            let due = clock.seconds + 1e-9
+            while let reference = loads.popFirst(upTo: due) {
+                core.handle(.loaded(reference, program))
                 hasWork = true
             }
-            while arrived < requests.count, requests[arrived].arrivalSeconds <= clock.seconds {
+            while arrived < requests.count, requests[arrived].arrivalSeconds <= due {
                 submit(requests[arrived])
                 arrived += 1
                 hasWork = true
