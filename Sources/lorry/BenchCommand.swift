@@ -7,15 +7,15 @@ import LorryTensor
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measure kernels and whole steps against this machine's limits.",
+        abstract: "Measure kernels, whole steps, and a server under load.",
         discussion: """
-            Each command first measures how fast this machine reads memory and computes, then \
-            gives every figure also as a share of that. Other programs that use the cores or the \
-            memory make figures worse: compare within one run.
+            `kernels` and `engine` first measure how fast this machine reads memory and computes, \
+            then give every figure also as a share of that. Other programs that use the cores or \
+            the memory make figures worse: compare within one run.
             """,
         subcommands: [
-            BenchKernelsCommand.self, BenchEngineCommand.self, BenchQualityCommand.self,
-            BenchSimulateCommand.self,
+            BenchKernelsCommand.self, BenchEngineCommand.self, BenchLoadCommand.self,
+            BenchQualityCommand.self, BenchSimulateCommand.self,
         ])
 
     /// The level that kernels run at.

@@ -5,11 +5,12 @@ import Synchronization
 final class ProgressBar: Sendable {
     private struct State {
         var shownPercent = -1
+        var shownNote = ""
         var isFinished = false
     }
 
     private let label: String
-    private let isTerminal: Bool
+    let isTerminal: Bool
     private let state = Mutex(State())
     private static let width = 30
 
@@ -18,13 +19,19 @@ final class ProgressBar: Sendable {
         isTerminal = isatty(STDERR_FILENO) == 1
     }
 
-    /// - Parameter share: of the work, from 0 to 1. May be called from any thread.
-    func update(_ share: Double) {
+    /// May be called from any thread.
+    ///
+    /// - Parameters:
+    ///   - share: of the work, from 0 to 1.
+    ///   - note: stands behind the bar.
+    func update(_ share: Double, note: String = "") {
         guard isTerminal else { return }
         let percent = Int((min(max(share, 0), 1) * 100).rounded(.down))
         let mayShow = state.withLock { state in
-            guard percent != state.shownPercent, !state.isFinished else { return false }
+            guard percent != state.shownPercent || note != state.shownNote, !state.isFinished
+            else { return false }
             state.shownPercent = percent
+            state.shownNote = note
             return true
         }
         guard mayShow else { return }
@@ -32,7 +39,7 @@ final class ProgressBar: Sendable {
         let bar =
             String(repeating: "█", count: filled)
             + String(repeating: "░", count: Self.width - filled)
-        write("\r\(label) \(bar) \(percent) %\u{1B}[K")
+        write("\r\(label) \(bar) \(percent) % \(note)\u{1B}[K")
     }
 
     /// Clears the bar's line.

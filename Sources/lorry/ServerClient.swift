@@ -147,28 +147,44 @@ struct ServerClient: Sendable {
         _ request: Request, over channel: Channel,
         _ read: (Int, HTTPHeaders, inout Chunks) async throws -> Result
     ) async throws -> Result {
-        try await channel.executeThenClose { inbound, outbound in
-            let body = request.body
-            try await outbound.write(.head(head(of: request)))
-            // An early refusal is read even where the server stops taking the body.
-            var writeError: (any Error)?
-            if let body {
-                do {
-                    try await body.write(BodyWriter(outbound: outbound))
-                } catch {
-                    writeError = error
-                }
+        var result: Result?
+        do {
+            try await channel.executeThenClose { inbound, outbound in
+                result = try await converse(request, inbound, outbound, read)
             }
-            if writeError == nil { try await outbound.write(.end(nil)) }
-            var parts = inbound.makeAsyncIterator()
-            while let part = try await parts.next() {
-                guard case .head(let head) = part else { continue }
-                if head.status.code < 200 { continue }
-                var chunks = Chunks(parts: parts)
-                return try await read(Int(head.status.code), head.headers, &chunks)
-            }
-            throw writeError ?? ClientError("the server closed the connection without an answer")
+        } catch {
+            // Closing what the server has closed already is no failure.
+            guard result != nil else { throw error }
         }
+        guard let result else {
+            throw ClientError("the server closed the connection without an answer")
+        }
+        return result
+    }
+
+    private func converse<Result: Sendable>(
+        _ request: Request, _ inbound: NIOAsyncChannelInboundStream<HTTPClientResponsePart>,
+        _ outbound: NIOAsyncChannelOutboundWriter<HTTPClientRequestPart>,
+        _ read: (Int, HTTPHeaders, inout Chunks) async throws -> Result
+    ) async throws -> Result {
+        try await outbound.write(.head(head(of: request)))
+        // An early answer is read even where the server takes no more: not the rest of a body, and
+        // not its end, which a body of known length does not need.
+        var writeError: (any Error)?
+        do {
+            try await request.body?.write(BodyWriter(outbound: outbound))
+            try await outbound.write(.end(nil))
+        } catch {
+            writeError = error
+        }
+        var parts = inbound.makeAsyncIterator()
+        while let part = try await parts.next() {
+            guard case .head(let head) = part else { continue }
+            if head.status.code < 200 { continue }
+            var chunks = Chunks(parts: parts)
+            return try await read(Int(head.status.code), head.headers, &chunks)
+        }
+        throw writeError ?? ClientError("the server closed the connection without an answer")
     }
 
     private func head(of request: Request) -> HTTPRequestHead {
@@ -214,6 +230,11 @@ struct ServerClient: Sendable {
 
 extension ServerAddress {
     fileprivate func tlsContext() throws -> NIOSSLContext {
+        try NIOSSLContext(configuration: tlsConfiguration())
+    }
+
+    /// - Throws: `ClientError` where the file with authorities holds none.
+    func tlsConfiguration() throws(ClientError) -> TLSConfiguration {
         var configuration = TLSConfiguration.makeClientConfiguration()
         if let authorityFile {
             do {
@@ -223,7 +244,7 @@ extension ServerAddress {
                 throw ClientError("--ca-file: \(authorityFile) holds no certificates (\(error))")
             }
         }
-        return try NIOSSLContext(configuration: configuration)
+        return configuration
     }
 
     /// Why there is no TLS connection.
