@@ -18,7 +18,8 @@ import Testing
     private func adapter(_ seed: Float = 1, rank: Int = 2) -> CraftedAdapter {
         var adapter = CraftedAdapter(rank: rank)
         adapter.set("r", rank)
-        adapter.file.tensors = adapter.file.tensors.mapValues { tensor in
+        let tensors = adapter.file.tensors
+        adapter.file.tensors = tensors.mapValues { tensor in
             var tensor = tensor
             tensor.floats = tensor.floats.map { $0 * seed }
             return tensor
