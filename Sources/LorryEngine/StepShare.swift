@@ -39,14 +39,18 @@ struct StepShare {
 
 /// Bounds what many sequences of one tenant cost another with few.
 ///
-/// A step makes all its sequences wait. So it may take, for each tenant i with work in it, `W / wᵢ`
-/// times as long as a step with only that tenant's work, W being the sum of the weights wⱼ of all
-/// tenants. Tenants whose work fits into their part of the step by weight do all of it, the others
-/// divide the rest by weight, and their sequences take turns.
+/// A step makes all its sequences wait. So it may take, for each tenant i with work in it, `slowdown
+/// · W / wᵢ` times as long as a step with only that tenant's work, W being the sum of the weights wⱼ
+/// of all tenants, or as long as everybody needs for as much work as i has. Tenants whose work fits
+/// into their part of the step by weight do all of it, the others divide the rest by weight, and
+/// their sequences take turns.
 ///
 /// A tenant who has sequences waiting bounds nobody: that it has few in the step does not mean that
 /// it asks little, and it has to wait for places that others would then leave later.
 struct StepSharing {
+    /// Below 1, since the step that is under way when a request comes delays it, too.
+    private static let slowdown = 0.75
+
     /// Limits the shares of tenants in a step.
     ///
     /// - Parameter tenants: those with work, their shares counted; sorted in place.
@@ -63,8 +67,7 @@ struct StepSharing {
         }
         var bound = all
         for tenant in tenants where tenant.waitingCount == 0 {
-            let alone = costs.fixed + tenant.share.demand
-            bound = min(bound, alone * weight / tenant.weight - costs.fixed)
+            bound = min(bound, Self.bound(for: tenant, tenants, weight, costs))
         }
         guard bound < all else { return }
         tenants.sort { $0.share.demand * $1.weight < $1.share.demand * $0.weight }
@@ -80,5 +83,18 @@ struct StepSharing {
             let decoding = Double(min(tenant.share.decodeLimit, tenant.share.decodeCount))
             tenant.share.promptSeconds = max(part - decoding * costs.decodeToken, 0)
         }
+    }
+
+    /// Seconds beside the fixed ones that a step may take for a tenant's sake.
+    private static func bound(
+        for tenant: TenantAccount, _ tenants: [TenantAccount], _ weight: Double, _ costs: StepCosts
+    ) -> Double {
+        let demand = tenant.share.demand
+        let alone = costs.fixed + demand
+        let slowed = slowdown * alone * weight / tenant.weight - costs.fixed
+        let equal = tenants.reduce(0) {
+            $0 + min($1.share.demand, demand * $1.weight / tenant.weight)
+        }
+        return max(slowed, equal)
     }
 }
