@@ -160,7 +160,10 @@ package final class Scheduler {
                     bounds.batchTokenCount)
             }
         }
-        if let costs { StepSharing.limit(&tenants, costs: costs) }
+        if let costs {
+            let free = bounds.runningCount - running.count
+            StepSharing.limit(&tenants, costs: costs, freePlaceCount: free)
+        }
     }
 
     /// Bounds the prompts' part of the step, so that decoding sequences do not wait for long.

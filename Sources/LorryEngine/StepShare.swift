@@ -45,16 +45,20 @@ struct StepShare {
 /// into their part of the step by weight do all of it, the others divide the rest by weight, and
 /// their sequences take turns.
 ///
-/// A tenant who has sequences waiting bounds nobody: that it has few in the step does not mean that
-/// it asks little, and it has to wait for places that others would then leave later.
+/// A tenant who has more waiting than there are places bounds nobody: that it has few in the step
+/// does not mean that it asks little, and others would only leave their places later.
 struct StepSharing {
     /// Below 1, since the step that is under way when a request comes delays it, too.
     private static let slowdown = 0.75
 
     /// Limits the shares of tenants in a step.
     ///
-    /// - Parameter tenants: those with work, their shares counted; sorted in place.
-    static func limit(_ tenants: inout [TenantAccount], costs: StepCosts) {
+    /// - Parameters:
+    ///   - tenants: those with work, their shares counted; sorted in place.
+    ///   - freePlaceCount: how many more sequences may run.
+    static func limit(
+        _ tenants: inout [TenantAccount], costs: StepCosts, freePlaceCount: Int
+    ) {
         guard tenants.count > 1 else { return }
         var weight = 0.0
         var all = 0.0
@@ -66,7 +70,7 @@ struct StepSharing {
             all += tenant.share.demand
         }
         var bound = all
-        for tenant in tenants where tenant.waitingCount == 0 {
+        for tenant in tenants where tenant.waitingCount <= freePlaceCount {
             bound = min(bound, Self.bound(for: tenant, tenants, weight, costs))
         }
         guard bound < all else { return }
