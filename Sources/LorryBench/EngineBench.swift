@@ -87,6 +87,8 @@ public final class EngineBench {
             configuration.maximumRunningCount, workload.batch)
         configuration.maximumWaitingCount = max(
             configuration.maximumWaitingCount, workload.batch)
+        // Every round has the same prompts, which are to be computed each time.
+        configuration.cachesPrefixes = false
         // Nobody reads while the engine is measured: all events of an answer must fit.
         configuration.eventBufferCount = length + 8
         engine = try Engine(

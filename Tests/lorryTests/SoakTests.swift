@@ -13,7 +13,7 @@ extension EndToEndTests {
         ]
         private static let pirate = PackageFiles.talesAdapters.appending(path: "pirate")
         private static let contextLength = 512
-        private static let budgetMebibytes = 10
+        private static let budgetMebibytes = 6
         /// What the process may have beside the budget and the base's weights.
         private static let overheadMebibytes = 300.0
 
