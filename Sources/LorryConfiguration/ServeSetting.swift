@@ -76,7 +76,7 @@ public enum ServeSetting: String, CaseIterable, Sendable {
         case .maxWaitingTokens:
             "Prompt tokens of sequences that wait at most; more is answered with 429. (default: 1048576)"
         case .stepTarget:
-            "How long a step should take at most while answers are generated, such as 50ms: prompts beside them are cut accordingly. (default: 100ms)"
+            "How long a step should take at most while answers are generated, such as 50ms: prompts beside them are cut accordingly. (default: 500ms)"
         case .maxContext: "Tokens of a sequence at most. (default: the model's)"
         case .apiKeys: "File with API keys; without it only loopback addresses are allowed."
         case .allowUnauthenticated: "Listen beyond loopback without API keys."

@@ -18,7 +18,7 @@ public struct EngineConfiguration: Sendable, Equatable {
     public var hasSeveralTenants = false
     /// How long a step should take at most where sequences decode: longer ones compute less of the
     /// prompts that are beside them. As soon as steps were measured.
-    public var stepTarget = Duration.milliseconds(100)
+    public var stepTarget = Duration.milliseconds(500)
     /// Most positions of a sequence, prompt and answer together.
     public var maximumContextLength: Int
     /// How keys and values are held; nil: the format that goes with the base's.

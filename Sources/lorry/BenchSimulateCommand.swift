@@ -80,7 +80,7 @@ struct BenchSimulateCommand: ParsableCommand {
         @Option(help: "Prompt tokens that wait at most.")
         var maxWaitingTokens = 1 << 20
         @Option(help: "Milliseconds of a step at most while answers are generated.")
-        var stepTarget = 100.0
+        var stepTarget = 500.0
         @Option(help: "fair or arrival.")
         var policy = "fair"
     }
