@@ -97,6 +97,9 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.maximumWaitingTokenCount = try source.number(
             .maxWaitingTokens, 1...1_000_000_000)
         result.stepTarget = try source.duration(.stepTarget)
+        if let target = result.stepTarget, target <= .zero {
+            throw ConfigurationError("\(ServeSetting.stepTarget.rawValue): must be above 0")
+        }
         result.maximumContextTokenCount = try source.number(.maxContext, 1...100_000_000)
         result.apiKeys = try source.text(.apiKeys)
         result.allowUnauthenticated = try source.flag(.allowUnauthenticated)

@@ -86,7 +86,9 @@ public final class Engine: Sendable {
         var hasWork = false
         var published = ContinuousClock.now
         while true {
-            for message in mailbox.takeAll(waiting: !hasWork) { core.handle(message) }
+            for message in mailbox.takeAll(waiting: !hasWork, until: core.nextDeadline) {
+                core.handle(message)
+            }
             if core.canStop { break }
             shared.heartbeat.withLock { $0 = Heartbeat(isBusy: true) }
             hasWork = core.step()

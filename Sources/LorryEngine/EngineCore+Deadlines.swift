@@ -10,6 +10,9 @@ extension EngineCore {
         return needed > left ? .deadlineUnreachable(needed: needed, left: left) : nil
     }
 
+    /// When the first deadline passes; of a sequence that may have ended already.
+    var nextDeadline: ContinuousClock.Instant? { deadlines.first }
+
     /// Ends the sequences whose deadlines have passed, whether they wait or run.
     func endOverdue(_ now: ContinuousClock.Instant) {
         while let id = deadlines.popFirst(upTo: now) {

@@ -138,7 +138,12 @@ package final class EngineCore {
         if isStopped { return fail(sequence, .shuttingDown) }
         if let error = memoryError(sequence) { return fail(sequence, error) }
         if let error = deadlineError(sequence) { return fail(sequence, error) }
-        if let deadline = request.deadline { deadlines.insert(sequence.id, deadline) }
+        if let deadline = request.deadline {
+            if deadlines.count > 2 * sequences.count + 64 {
+                deadlines.keep { sequences[$0] != nil }
+            }
+            deadlines.insert(sequence.id, deadline)
+        }
         // Its adapter is loaded in its turn, by the plan that follows.
         scheduler.enqueue(sequence, state(sequence))
     }

@@ -95,6 +95,8 @@ public struct GenerationTimings: Sendable, Equatable {
 public enum EngineError: Error, Sendable, Equatable {
     /// The bounded queue is full; `retryAfter` estimates when it may have room.
     case queueFull(retryAfter: Duration)
+    /// One request asks for more sequences than may ever wait.
+    case queueTooSmall(sequenceCount: Int, limit: Int)
     /// The prompt leaves no room for an answer within the context length.
     case promptTooLong(tokenCount: Int, limit: Int)
     /// Prompt, answer at its longest, and adapter together need more than the memory budget.

@@ -69,11 +69,22 @@ package final class Mailbox: @unchecked Sendable {
         return messages
     }
 
-    /// - Parameter waiting: whether to block until there is a message.
-    package func takeAll(waiting: Bool) -> [Message] {
+    /// - Parameters:
+    ///   - waiting: whether to block until there is a message.
+    ///   - deadline: until when to block at most.
+    package func takeAll(
+        waiting: Bool, until deadline: ContinuousClock.Instant? = nil
+    ) -> [Message] {
         condition.lock()
         defer { condition.unlock() }
-        while waiting, messages.isEmpty { condition.wait() }
+        while waiting, messages.isEmpty {
+            guard let deadline else {
+                condition.wait()
+                continue
+            }
+            let left = (deadline - .now) / .seconds(1)
+            guard left > 0, condition.wait(until: Date(timeIntervalSinceNow: left)) else { break }
+        }
         defer { messages = [] }
         return messages
     }

@@ -30,13 +30,9 @@ public final class QueueReservation: Sendable {
     /// - Throws: `EngineError.queueFull` where there are more than was estimated, and no room for
     ///   them.
     public func correct(tokenCount: Int) throws(EngineError) {
-        let more = remaining.withLock { tokenCount - $0.tokenCount }
-        if more > 0 {
-            try queue.take(0, tokenCount: more, tenant: tenant)
-        } else {
-            queue.giveBack(0, tokenCount: -more, tenant: tenant)
-        }
-        remaining.withLock { $0.tokenCount += more }
+        let estimate = remaining.withLock { $0.tokenCount }
+        try queue.correct(from: estimate, to: tokenCount, tenant: tenant)
+        remaining.withLock { $0.tokenCount = tokenCount }
     }
 
     /// - Parameter tokenCount: prompt tokens of the sequence.

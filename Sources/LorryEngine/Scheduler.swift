@@ -221,6 +221,11 @@ package final class Scheduler {
                 continue
             }
             if mayLoad, queue.isAbsentFirst, let sequence = queue.first(.absent) {
+                // Who may not run now displaces nobody either.
+                guard mayAdmit(queue.tenant(of: sequence)) else {
+                    mayLoad = false
+                    continue
+                }
                 switch load(sequence, displacing: true, supply) {
                 case .started, .ready: continue
                 case .busy: mayLoad = false
@@ -228,7 +233,7 @@ package final class Scheduler {
                 }
                 continue
             }
-            guard let sequence = queue.first(.ready) else { return }
+            guard let sequence = queue.first(.ready) else { break }
             let tenant = queue.tenant(of: sequence)
             guard mayAdmit(tenant) else {
                 queue.holdBack(tenant)

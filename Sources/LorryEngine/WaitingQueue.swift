@@ -40,12 +40,15 @@ package final class WaitingQueue: Sendable {
     package convenience init(capacity: Int) { self.init(bounds: Bounds(count: capacity)) }
 
     /// - Parameter tokenCount: prompt tokens of all the sequences together.
-    /// - Throws: `EngineError.queueFull` or `.shuttingDown`.
+    /// - Throws: `EngineError.queueFull`, `.queueTooSmall` or `.shuttingDown`.
     package func take(
         _ count: Int, tokenCount: Int = 0, tenant: String = ""
     ) throws(EngineError) {
         let error: EngineError? = state.withLock { state in
             if state.isClosed { return .shuttingDown }
+            guard count <= bounds.count else {
+                return .queueTooSmall(sequenceCount: count, limit: bounds.count)
+            }
             guard hasRoom(count, tokenCount, tenant, state) else {
                 return .queueFull(retryAfter: retryAfter(tenant, state))
             }
@@ -55,24 +58,45 @@ package final class WaitingQueue: Sendable {
         if let error { throw error }
     }
 
+    /// Puts a true number of prompt tokens in the place of the estimate that was taken; the places
+    /// stay taken.
+    ///
+    /// - Throws: `EngineError.queueFull` where there are more, and no room for them.
+    package func correct(
+        from estimate: Int, to tokenCount: Int, tenant: String
+    ) throws(EngineError) {
+        let error: EngineError? = state.withLock { state in
+            Self.add(0, -estimate, tenant, &state)
+            guard tokenCount <= estimate || hasRoomForTokens(tokenCount, tenant, state) else {
+                Self.add(0, estimate, tenant, &state)
+                return .queueFull(retryAfter: retryAfter(tenant, state))
+            }
+            Self.add(0, tokenCount, tenant, &state)
+            return nil
+        }
+        if let error { throw error }
+    }
+
     /// Whether so much more may be taken.
     private func hasRoom(
         _ count: Int, _ tokenCount: Int, _ tenant: String, _ state: State
     ) -> Bool {
-        let taken = state.taken
-        guard count <= bounds.count - taken.count else { return false }
+        let free = bounds.count - state.taken.count
+        guard count <= free, hasRoomForTokens(tokenCount, tenant, state) else { return false }
+        return !bounds.isShared
+            || TenantShare.allows(
+                state.byTenant[tenant]?.count ?? 0, count, free: free,
+                ratio: TenantShare.waitingRatio)
+    }
+
+    private func hasRoomForTokens(_ tokenCount: Int, _ tenant: String, _ state: State) -> Bool {
         // Else a prompt longer than the bound could never be answered.
-        guard tokenCount <= bounds.tokenCount - taken.tokenCount || taken.tokenCount == 0 else {
-            return false
-        }
-        guard bounds.isShared else { return true }
-        let own = state.byTenant[tenant] ?? Taken()
-        return TenantShare.allows(
-            own.count, count, free: bounds.count - taken.count, ratio: TenantShare.waitingRatio)
-            && (own.tokenCount == 0
-                || TenantShare.allows(
-                    own.tokenCount, tokenCount, free: bounds.tokenCount - taken.tokenCount,
-                    ratio: TenantShare.waitingRatio))
+        guard state.taken.tokenCount > 0 else { return true }
+        let free = bounds.tokenCount - state.taken.tokenCount
+        guard tokenCount <= free else { return false }
+        let own = state.byTenant[tenant]?.tokenCount ?? 0
+        return !bounds.isShared || own == 0
+            || TenantShare.allows(own, tokenCount, free: free, ratio: TenantShare.waitingRatio)
     }
 
     private static func add(
@@ -104,7 +128,8 @@ package final class WaitingQueue: Sendable {
                 state.startInterval =
                     state.startInterval.map { ($0 * 7 + interval) / 8 } ?? interval
             }
-            state.lastStart = now
+            // Where nobody waits, the time until the next start says nothing about the queue.
+            state.lastStart = state.taken.count > 0 ? now : nil
         }
     }
 

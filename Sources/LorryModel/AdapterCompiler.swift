@@ -77,8 +77,8 @@ public enum AdapterCompiler {
             return try plan(AdapterSource(files), configuration, format)
         }
         let key = CompilationCache.Key(
-            configuration: ContentChecksum(of: files.configuration.bytes),
-            header: ContentChecksum(of: try files.weightsHeader()),
+            configuration: Array(files.configuration.bytes),
+            header: Array(try files.weightsHeader()),
             fileByteCount: weights.bytes.count, format: format)
         if let plan = cache.plan(key) { return plan }
         let plan = try plan(AdapterSource(files), configuration, format)

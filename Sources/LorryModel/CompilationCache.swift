@@ -7,9 +7,11 @@ import Synchronization
 /// Adapters of one training recipe have equal configurations and headers, so a few plans serve
 /// thousands.
 public final class CompilationCache: Sendable {
+    /// The bytes themselves, which are compared: a checksum could be forged to get another tenant's
+    /// adapter compiled by a plan of one's own.
     struct Key: Hashable {
-        let configuration: ContentChecksum
-        let header: ContentChecksum
+        let configuration: [UInt8]
+        let header: [UInt8]
         let fileByteCount: Int
         let format: OperandFormat
     }
@@ -24,7 +26,7 @@ public final class CompilationCache: Sendable {
         var useCount: UInt64 = 0
     }
 
-    /// A plan takes some tens of KiB.
+    /// A plan and its key take some tens of KiB.
     static let capacity = 64
 
     private let entries = Mutex(Entries())

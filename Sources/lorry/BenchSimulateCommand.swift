@@ -95,6 +95,45 @@ struct BenchSimulateCommand: ParsableCommand {
     @Option(help: "Writes every figure to this file.", completion: .file())
     var json: String?
 
+    func validate() throws {
+        let counts: [(String, Int?, ClosedRange<Int>)] = [
+            ("--load-threads", machine.loadThreads, 1...1024),
+            ("--adapters", workload.adapters, 0...10_000_000),
+            ("--max-batch-tokens", engine.maxBatchTokens, 1...1_000_000),
+            ("--max-running", engine.maxRunning, 1...1_000_000),
+            ("--max-waiting", engine.maxWaiting, 1...100_000_000),
+            ("--max-waiting-tokens", engine.maxWaitingTokens, 1...1_000_000_000_000),
+        ]
+        for (flag, value, range) in counts {
+            if let value, !range.contains(value) {
+                throw ValidationError(
+                    "\(flag): \(value) is not between \(range.lowerBound) and "
+                        + "\(range.upperBound)")
+            }
+        }
+        let rates = 1e-6...1e9
+        let shares = 1e-6...1.0
+        let milliseconds = 0.0...1e9
+        let numbers: [(String, Double?, ClosedRange<Double>)] = [
+            ("--read-rate", machine.readRate, rates),
+            ("--operations-rate", machine.operationsRate, rates),
+            ("--operand-rate", machine.operandRate, rates),
+            ("--load-rate", machine.loadRate, rates),
+            ("--prefill-share", machine.prefillShare, shares),
+            ("--decode-share", machine.decodeShare, shares),
+            ("--step-overhead", machine.stepOverhead, milliseconds),
+            ("--load-seek", machine.loadSeek, milliseconds),
+            ("--step-target", engine.stepTarget, 1...1e9),
+        ]
+        for (flag, value, range) in numbers {
+            if let value, !range.contains(value) {
+                throw ValidationError(
+                    "\(flag): \(value) is not between \(range.lowerBound) and "
+                        + "\(range.upperBound)")
+            }
+        }
+    }
+
     func run() throws {
         do {
             try simulate()
@@ -111,8 +150,13 @@ struct BenchSimulateCommand: ParsableCommand {
         let model = SimulatedModel(try dimensions(), weights: format)
         var setting = Simulator.Setting(
             model: model, machine: try machine(model), engine: try configuration(),
-            ranks: try Self.numbers(workload.ranks, "--ranks").map { Int($0) })
+            ranks: try Self.numbers(workload.ranks, "--ranks", upTo: 512).map { Int($0) })
         setting.weights = try Self.numbers(workload.tenantWeights, "--tenant-weights")
+        let tenantCount = try Self.numbers(workload.tenantLoads, "--tenant-loads").count
+        guard setting.weights.isEmpty || setting.weights.count == tenantCount else {
+            throw StartError(
+                "--tenant-weights: \(setting.weights.count) weights for \(tenantCount) tenants")
+        }
         let requests = try trace()
         let simulator = try Simulator(setting)
         let report = simulator.run(requests)
@@ -164,7 +208,6 @@ struct BenchSimulateCommand: ParsableCommand {
         ]
         for (value, path, unit) in options {
             guard let value else { continue }
-            guard value >= 0, value.isFinite else { throw StartError("\(value) is below 0") }
             result[keyPath: path] = value * unit
         }
         result.loadThreadCount = machine.loadThreads ?? result.loadThreadCount
@@ -184,8 +227,8 @@ struct BenchSimulateCommand: ParsableCommand {
         guard let policy = FairQueue.Policy(rawValue: engine.policy) else {
             throw StartError("--policy: '\(engine.policy)' is neither fair nor arrival")
         }
-        guard engine.maxBatchTokens > 0, engine.maxRunning > 0, engine.maxWaiting > 0 else {
-            throw StartError("the scheduler's bounds must be above 0")
+        guard budget <= 1 << 44 else {
+            throw StartError("--memory-budget: \(engine.memoryBudget) is more than 16TiB")
         }
         var result = EngineConfiguration(
             memoryBudgetByteCount: budget, maximumBatchTokenCount: engine.maxBatchTokens,
@@ -217,10 +260,12 @@ struct BenchSimulateCommand: ParsableCommand {
         ).trace()
     }
 
-    private static func numbers(_ text: String, _ flag: String) throws -> [Double] {
+    private static func numbers(
+        _ text: String, _ flag: String, upTo greatest: Double = 1e9
+    ) throws -> [Double] {
         try text.split(separator: ",").map { part in
-            guard let number = Double(part), number > 0 else {
-                throw StartError("\(flag): '\(part)' is no number above 0")
+            guard let number = Double(part), number > 0, number <= greatest else {
+                throw StartError("\(flag): '\(part)' is no number above 0, at most \(greatest)")
             }
             return number
         }

@@ -1,3 +1,4 @@
+import Foundation
 import HTTPTypes
 import Hummingbird
 import LorryEngine
@@ -16,13 +17,18 @@ extension APIError {
             self.init(
                 .tooManyRequests, "The queue is full; try again in \(seconds) s.",
                 headers: [.retryAfter: "\(seconds)"])
+        case .queueTooSmall(let count, let limit):
+            self.init(
+                .badRequest,
+                "The request asks for \(count) sequences; at most \(limit) may wait.",
+                parameter: "prompt")
         case .promptTooLong(let tokenCount, let limit):
             self = .promptTooLong(tokenCount: tokenCount, limit: limit, parameter: "prompt")
         case .exceedsMemory(let required, let budget):
             self.init(
                 .badRequest,
-                "The request needs \(required) bytes for keys and values, more than the memory "
-                    + "budget of \(budget) bytes holds.")
+                "The request needs \(required) bytes for its keys, values and adapter, more than the "
+                    + "memory budget of \(budget) bytes holds.")
         case .invalidToken(let id, let vocabularySize):
             self.init(
                 .badRequest,
@@ -50,8 +56,8 @@ extension APIError {
     static let deadlineType = "DeadlineExceededError"
 
     private static func text(_ duration: Duration) -> String {
-        let tenths = Int((duration / .milliseconds(100)).rounded(.up))
-        return "\(tenths / 10).\(tenths % 10)"
+        let seconds = duration / .seconds(1)
+        return String(format: seconds < 1 ? "%.3f" : "%.1f", seconds)
     }
 
     static var shuttingDown: APIError {

@@ -27,7 +27,12 @@ extension MemoryPool {
     ) -> Bool {
         precondition(sequence.blocks.isEmpty, "the sequence has blocks already")
         let required = Self.requiredBlockCount(sequence) + spareBlockCount
-        guard let index = prefixes, let scope else { return availableCount(reach) >= required }
+        guard let index = prefixes, let scope else {
+            guard availableCount(reach) >= required else { return false }
+            // What it finds when it is admitted again was its own.
+            sequence.cachedTokenCount = sequence.cachedTokenCount ?? 0
+            return true
+        }
         let root = index.open(scope)
         let match = Self.match(sequence, root, index)
         let idle = match.blocks.reduce(0) { $0 + (ledger.isHeld($1) ? 0 : 1) }
