@@ -8,7 +8,7 @@ import LorryTensor
 /// wake up: an adapter of 10 MB takes 4 ms of a core, and with a lower priority it takes many times
 /// as long while steps gain nothing.
 ///
-/// Loads begin in the order that `prefer` gave last, then in the order in which they came. While one
+/// Loads begin in the order in which they came, those that `prefer` names before others. While one
 /// is compiled, the files of the next are read ahead.
 package final class AdapterLoader: Sendable {
     package typealias Completion =

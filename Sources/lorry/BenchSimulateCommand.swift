@@ -104,13 +104,7 @@ struct BenchSimulateCommand: ParsableCommand {
             ("--max-waiting", engine.maxWaiting, 1...100_000_000),
             ("--max-waiting-tokens", engine.maxWaitingTokens, 1...1_000_000_000_000),
         ]
-        for (flag, value, range) in counts {
-            if let value, !range.contains(value) {
-                throw ValidationError(
-                    "\(flag): \(value) is not between \(range.lowerBound) and "
-                        + "\(range.upperBound)")
-            }
-        }
+        for (flag, value, range) in counts { try Self.check(flag, value, range) }
         let rates = 1e-6...1e9
         let shares = 1e-6...1.0
         let milliseconds = 0.0...1e9
@@ -125,13 +119,15 @@ struct BenchSimulateCommand: ParsableCommand {
             ("--load-seek", machine.loadSeek, milliseconds),
             ("--step-target", engine.stepTarget, 1...1e9),
         ]
-        for (flag, value, range) in numbers {
-            if let value, !range.contains(value) {
-                throw ValidationError(
-                    "\(flag): \(value) is not between \(range.lowerBound) and "
-                        + "\(range.upperBound)")
-            }
-        }
+        for (flag, value, range) in numbers { try Self.check(flag, value, range) }
+    }
+
+    private static func check<Number: Comparable>(
+        _ flag: String, _ value: Number?, _ range: ClosedRange<Number>
+    ) throws {
+        guard let value, !range.contains(value) else { return }
+        throw ValidationError(
+            "\(flag): \(value) is not between \(range.lowerBound) and \(range.upperBound)")
     }
 
     func run() throws {
