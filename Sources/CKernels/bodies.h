@@ -13,3 +13,4 @@
 #include "body_adapter.h"
 #include "body_attention.h"
 #include "body_rows.h"
+#include "body_structured.h"

@@ -31,4 +31,10 @@ extern const ck_table ck_neon_i8mm_table;
         .count_above = count_above,                                                            \
         .weight_sum = weight_sum,                                                              \
         .weigh = weigh,                                                                        \
+        .sparse_add = sparse_add,                                                              \
+        .kronecker_add = kronecker_add,                                                        \
+        .circulant_add = circulant_add,                                                        \
+        .rotate_blocks = rotate_blocks,                                                        \
+        .mix_pairs = mix_pairs,                                                                \
+        .prompt_attention = prompt_attention,                                                  \
     }

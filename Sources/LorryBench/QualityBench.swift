@@ -62,7 +62,7 @@ public final class QualityBench {
                 window.allSatisfy({ $0 >= 0 && $0 < vocabularySize })
             else { throw BenchError("window \(index) is too short, too long, or has no tokens") }
             progress(Double(index) / Double(windows.count))
-            total.add(compare(window, vocabularySize))
+            total.add(compare(window))
         }
         progress(1)
         guard total.count > 0 else { throw BenchError("the text has no tokens to predict") }
@@ -77,7 +77,7 @@ public final class QualityBench {
         }
     }
 
-    private func compare(_ window: [Int32], _ vocabularySize: Int) -> Sums {
+    private func compare(_ window: [Int32]) -> Sums {
         reference.run(window)
         model.run(window)
         var total = Sums()
@@ -92,10 +92,8 @@ public final class QualityBench {
                         nonisolated(unsafe) let sums = sums
                         pool.run(taskCount: sums.count) { row in
                             sums[row] = Sums(
-                                reference: UnsafeBufferPointer(
-                                    start: right + row * vocabularySize, count: vocabularySize),
-                                model: UnsafeBufferPointer(
-                                    start: other + row * vocabularySize, count: vocabularySize),
+                                reference: UnsafeBufferPointer(right.row(row)),
+                                model: UnsafeBufferPointer(other.row(row)),
                                 next: Int(window[start + row + 1]))
                         }
                     }

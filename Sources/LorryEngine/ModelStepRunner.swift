@@ -5,7 +5,6 @@ import LorryTensor
 package final class ModelStepRunner: StepRunner {
     private let forward: ForwardPass
     private let workers: WorkerPool
-    private let vocabularySize: Int
     private var batch = ForwardBatch()
 
     /// - Parameters:
@@ -22,7 +21,6 @@ package final class ModelStepRunner: StepRunner {
         forward = ForwardPass(
             model: model, kvLayout: layout, maximumRowCount: maximumRowCount, pool: workers)
         self.workers = workers
-        vocabularySize = configuration.vocabularySize
     }
 
     package var usesMemory: Bool { true }
@@ -41,10 +39,12 @@ package final class ModelStepRunner: StepRunner {
         sample(&results)
     }
 
-    package func clear() { batch.clear() }
+    package func clear() {
+        forward.finish()
+        batch.clear()
+    }
 
     private func sample(_ results: inout [RowResult]) {
-        let width = vocabularySize
         var done = 0
         while done < results.count {
             let tile = batch.logitRows[done...].prefix(ForwardPass.logitTileRowCount)
@@ -54,8 +54,7 @@ package final class ModelStepRunner: StepRunner {
                     // the row of a sequence's last token changes its sampler.
                     workers.run(taskCount: tile.count) { index in
                         Self.sampleRow(
-                            &results[done + index], level: workers.level,
-                            UnsafeMutableBufferPointer(start: logits + index * width, count: width))
+                            &results[done + index], level: workers.level, logits.row(index))
                     }
                 }
             }

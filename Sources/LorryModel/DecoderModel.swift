@@ -77,6 +77,23 @@ public final class DecoderModel: Sendable {
     /// Positions that the tables cover: the longest context that can be served.
     public var contextLength: Int { rotation.positionCount }
 
+    /// Copies a token's embedding, `[hiddenSize]` in single precision.
+    func copyEmbedding(_ token: Int, to target: UnsafeMutablePointer<Float>) {
+        switch embedding {
+        case .head: head.copyRow(token, to: target)
+        case .mapped(let table): table.copyRow(token, to: target)
+        }
+    }
+
+    /// A norm's weight. `[hiddenSize]`
+    func norm(_ site: BaseModule.NormSite) -> [Float] {
+        switch site {
+        case .attention(let layer): layers[layer].attentionNorm
+        case .feedForward(let layer): layers[layer].feedForwardNorm
+        case .final: finalNorm
+        }
+    }
+
     /// The bias that the base adds at a site, or nil where it has none. `[outFeatures]`
     func bias(layer: Int, site: LinearSite) -> ArraySlice<Float>? {
         guard configuration.biasedSites.contains(site),
@@ -84,6 +101,18 @@ public final class DecoderModel: Sendable {
         else { return nil }
         let start = configuration.columnStart(of: site)
         return bias[start..<start + configuration.dimensions(of: site).outFeatures]
+    }
+}
+
+extension SafetensorsFile.Tensor {
+    /// Copies one row of a matrix in single precision.
+    fileprivate func copyRow(_ row: Int, to target: UnsafeMutablePointer<Float>) {
+        guard let elementType, shape.count == 2 else { return }
+        let byteCount = shape[1] * elementType.byteCount
+        // Safe because the bounds-checked slice covers exactly the row.
+        let source = UnsafeRawBufferPointer(
+            rebasing: bytes.bytes[row * byteCount..<(row + 1) * byteCount])
+        if let base = source.baseAddress { widen(base, elementType, count: shape[1], to: target) }
     }
 }
 

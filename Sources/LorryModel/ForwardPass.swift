@@ -25,7 +25,7 @@ public final class ForwardPass {
     private let projected: AlignedBuffer<Float>  // [rows, hiddenSize]
     private let gateUp: AlignedBuffer<Float>  // [rows, gate | up]
     private let activated: AlignedBuffer<Float>  // [rows, intermediateSize]
-    private let logits: AlignedBuffer<Float>  // [logitTileRowCount, vocabularySize]
+    private var logits: AlignedBuffer<Float>  // [logitTileRowCount, vocabularySize or more]
     private var blockTables: AlignedBuffer<Int32>
     private var spans: [AttentionSpan] = []
 
@@ -57,24 +57,43 @@ public final class ForwardPass {
     ///   - arena: the KV blocks, block `i` at byte `i · kvLayout.blockByteCount`; changed in place.
     public func run(_ batch: ForwardBatch, arena: UnsafeMutableRawPointer) {
         precondition(batch.rowCount <= maximumRowCount)
+        adapters.prepare(batch.segments)
         embed(batch.tokens)
         prepareSpans(batch)
-        adapters.prepare(batch.segments)
         for layer in 0..<configuration.layerCount {
             attend(layer, batch, arena)
             feedForward(layer, batch)
         }
-        // An evicted adapter's memory must be free before the next step.
-        adapters.prepare([])
+    }
+
+    /// Lets go of the adapters of the batch that `run` last ran: an evicted one's memory must be
+    /// free before the next step.
+    public func finish() { adapters.prepare([]) }
+
+    /// Logits of some rows, valid until the closure returns that was given them.
+    public struct Logits {
+        let start: UnsafeMutablePointer<Float>
+        let stride: Int
+        let vocabularySize: Int
+        let segments: [ForwardBatch.Segment]
+
+        /// Of the row at this place among those asked for, which may be changed: one for each token
+        /// that its adapter knows.
+        public func row(_ index: Int) -> UnsafeMutableBufferPointer<Float> {
+            let own = segments.first { $0.rows.contains(index) }
+            return UnsafeMutableBufferPointer(
+                start: start + index * stride,
+                count: own?.program.description.vocabularySize ?? vocabularySize)
+        }
     }
 
     /// Computes logits of rows of the batch that `run` last ran.
     ///
     /// - Parameters:
-    ///   - rows: at most `logitTileRowCount`.
-    ///   - body: gets `[rows, vocabularySize]`, which it may change, valid until it returns.
+    ///   - rows: at most `logitTileRowCount`, ascending.
+    ///   - body: gets their logits.
     public func withLogits<Result>(
-        of rows: ArraySlice<Int>, _ body: (UnsafeMutablePointer<Float>) throws -> Result
+        of rows: ArraySlice<Int>, _ body: (Logits) throws -> Result
     ) rethrows -> Result {
         precondition(rows.count <= Self.logitTileRowCount)
         let width = configuration.hiddenSize
@@ -86,17 +105,29 @@ public final class ForwardPass {
             projected.pointer, xStride: width, rowCount: rows.count, width: width,
             weight: model.finalNorm, epsilon: configuration.normEpsilon, out: normalized.pointer,
             outStride: width, pool: pool)
+        adapters.selectSegments(of: rows)
+        let stride = adapters.selected.reduce(configuration.vocabularySize) {
+            max($0, $1.program.description.vocabularySize ?? 0)
+        }
+        if stride * Self.logitTileRowCount > logits.count {
+            logits = AlignedBuffer(count: stride * Self.logitTileRowCount)
+        }
+        adapters.replaceFinalNorm(of: projected.pointer, out: normalized.pointer)
         matmul(
             normalized.pointer, xStride: width, rowCount: rows.count, weights: model.head,
-            bias: nil, y: logits.pointer, yStride: configuration.vocabularySize, pool: pool)
-        return try body(logits.pointer)
+            bias: nil, y: logits.pointer, yStride: stride, pool: pool)
+        adapters.finishHead(of: normalized.pointer, logits.pointer, yStride: stride)
+        return try body(
+            Logits(
+                start: logits.pointer, stride: stride,
+                vocabularySize: configuration.vocabularySize, segments: adapters.selected))
     }
 
     // MARK: - Layers
 
     /// x += O(attention(Q(norm x), K(norm x), V(norm x)))
     private func attend(_ layer: Int, _ batch: ForwardBatch, _ arena: UnsafeMutableRawPointer) {
-        normalize(model.layers[layer].attentionNorm, rowCount: batch.rowCount)
+        normalize(.attention(layer: layer), rowCount: batch.rowCount)
         linear(.attentionInput, layer, batch, input: normalized, output: attentionInput)
         let stride = configuration.outFeatures(of: .attentionInput)
         let query = attentionInput.pointer
@@ -104,23 +135,28 @@ public final class ForwardPass {
         let value = query + configuration.columnStart(of: .value)
         rotate(query, stride: stride, headCount: configuration.headCount, batch)
         rotate(key, stride: stride, headCount: configuration.kvHeadCount, batch)
+        adapters.giveKeysAndValues(
+            layer: layer, tokens: batch.tokens, key: key, valueOffset: value - key, stride: stride)
         storeKV(
             k: key, kStride: stride, v: value, vStride: stride, spans: spans, layout: kvLayout,
             layer: layer, arena: arena, pool: pool)
+        let scale = 1 / Float(configuration.headDim).squareRoot()
         pagedAttention(
             q: query, qStride: stride, headCount: configuration.headCount, spans: spans,
             layout: kvLayout, layer: layer, arena: UnsafeRawPointer(arena),
             scoring: AttentionScoring(
-                scale: 1 / Float(configuration.headDim).squareRoot(),
+                scale: scale,
                 slidingWindow: configuration.slidingWindows[layer]),
             out: attention.pointer, outStride: configuration.queryWidth, pool: pool)
+        adapters.addPromptAttention(
+            layer: layer, q: query, qStride: stride, scale: scale, out: attention.pointer)
         linear(.attentionOutput, layer, batch, input: attention, output: projected)
         addToResidual(rowCount: batch.rowCount)
     }
 
     /// x += Down(silu(Gate(norm x)) ⊙ Up(norm x))
     private func feedForward(_ layer: Int, _ batch: ForwardBatch) {
-        normalize(model.layers[layer].feedForwardNorm, rowCount: batch.rowCount)
+        normalize(.feedForward(layer: layer), rowCount: batch.rowCount)
         linear(.feedForwardInput, layer, batch, input: normalized, output: gateUp)
         siluMultiply(
             gateUp.pointer, gateUpStride: 2 * configuration.intermediateSize,
@@ -136,26 +172,27 @@ public final class ForwardPass {
         output: AlignedBuffer<Float>
     ) {
         let weights = model.layers[layer].linears[group.rawValue]
+        let bias = model.layers[layer].biases[group.rawValue]
         adapters.begin(layer: layer, group: group, input.pointer)
         matmul(
             input.pointer, xStride: weights.inFeatures, rowCount: batch.rowCount, weights: weights,
-            bias: model.layers[layer].biases[group.rawValue], y: output.pointer,
+            bias: bias, y: output.pointer,
             yStride: weights.outFeatures, then: adapters.adjustments, pool: pool)
         adapters.finish(
-            layer: layer, group: group, input: input.pointer, output: output.pointer)
+            layer: layer, group: group, input: input.pointer, output: output.pointer,
+            weights: weights, bias: bias)
     }
 
     // MARK: - Parts
 
     private func embed(_ tokens: [Int32]) {
         let width = configuration.hiddenSize
-        for (row, token) in tokens.enumerated() {
-            let target = residual.pointer + row * width
-            switch model.embedding {
-            case .head: model.head.copyRow(Int(token), to: target)
-            case .mapped(let table): table.copyRow(Int(token), to: target)
-            }
+        // Others than the base's are known to adapters alone.
+        for (row, token) in tokens.enumerated()
+        where token >= 0 && Int(token) < configuration.vocabularySize {
+            model.copyEmbedding(Int(token), to: residual.pointer + row * width)
         }
+        adapters.embed(tokens, residual.pointer)
     }
 
     private func prepareSpans(_ batch: ForwardBatch) {
@@ -172,12 +209,13 @@ public final class ForwardPass {
         }
     }
 
-    private func normalize(_ weight: [Float], rowCount: Int) {
+    private func normalize(_ site: BaseModule.NormSite, rowCount: Int) {
         let width = configuration.hiddenSize
         rmsNorm(
-            residual.pointer, xStride: width, rowCount: rowCount, width: width, weight: weight,
-            epsilon: configuration.normEpsilon, out: normalized.pointer, outStride: width,
-            pool: pool)
+            residual.pointer, xStride: width, rowCount: rowCount, width: width,
+            weight: model.norm(site), epsilon: configuration.normEpsilon,
+            out: normalized.pointer, outStride: width, pool: pool)
+        adapters.replaceNorm(site, of: residual.pointer, out: normalized.pointer)
     }
 
     private func rotate(
@@ -199,17 +237,5 @@ public final class ForwardPass {
         addInPlace(
             residual.pointer, yStride: width, projected.pointer, xStride: width,
             rowCount: rowCount, width: width, pool: pool)
-    }
-}
-
-extension SafetensorsFile.Tensor {
-    /// Copies one row of a matrix in single precision.
-    fileprivate func copyRow(_ row: Int, to target: UnsafeMutablePointer<Float>) {
-        guard let elementType, shape.count == 2 else { return }
-        let byteCount = shape[1] * elementType.byteCount
-        // Safe because the bounds-checked slice covers exactly the row.
-        let source = UnsafeRawBufferPointer(
-            rebasing: bytes.bytes[row * byteCount..<(row + 1) * byteCount])
-        if let base = source.baseAddress { widen(base, elementType, count: shape[1], to: target) }
     }
 }

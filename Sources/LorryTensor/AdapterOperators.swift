@@ -44,6 +44,8 @@ public struct ExpandSegment {
     public var outStart: Int
     public var outFeatures: Int
     public var scale: Float
+    /// Whether v is the matmul's input instead of what a shrink wrote (see `OutputAdjustments`).
+    var readsInput = false
 
     public init(
         rowStart: Int, rowCount: Int, b: UnsafeRawPointer, rank: Int, format: OperandFormat,

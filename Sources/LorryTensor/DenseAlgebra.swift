@@ -34,12 +34,14 @@ public enum DenseAlgebra {
     /// OpenBLAS's own threads would compete with the worker pool.
     private static let singleThreaded: Void = openblas_set_num_threads(1)
 
+    static func prepare() { _ = singleThreaded }
+
     /// `C = alpha · A · B + beta · C`, with A `[m, k]`, B `[k, n]` as read, C `[m, n]` row-major.
     public static func gemm(
         _ a: Matrix, _ b: Matrix, m: Int, n: Int, k: Int, alpha: Float = 1, beta: Float = 0,
         c: UnsafeMutablePointer<Float>, cStride: Int
     ) {
-        _ = singleThreaded
+        prepare()
         precondition(
             [m, n, k, a.stride, b.stride, cStride].allSatisfy { $0 >= 0 && $0 <= Int32.max },
             "dimension past BLAS's integers")

@@ -1,13 +1,16 @@
 import CKernels
 
-/// What the adapters of a batch do to the output of one matmul: `y ← g ⊙ (y + s · B (A x)) + c` for
-/// the rows of each segment, where each part may be absent.
+/// What the adapters of a batch do to the output of one matmul: `y ← mix(g ⊙ (y + Δ x)) + c` for
+/// the rows of each segment, where each part may be absent. `Δ x` is a sum of `s · B (A x)`, of
+/// matrices that are held whole, and of structured ones.
 ///
-/// A segment is worked on in one of two ways, with the same bits:
+/// A segment is worked on in one of three ways, with the same bits:
 /// - a small one by one task after the matmul, which reads A and B, that lie one after the other, in
 ///   one go;
 /// - a large one shrinks before the matmul, and the rest is done to columns as soon as they are
-///   computed, by the thread that computed them: they are still in its cache.
+///   computed, by the thread that computed them: they are still in its cache;
+/// - one with parts that need whole rows, or whose matmul is not the batch's alone, by tasks of some
+///   rows after the matmul.
 ///
 /// `clear`, `append` for each segment, `begin`, `matmul(…, then: self)`, `finish`. Used by one thread
 /// at a time; keeps its memory.
@@ -18,23 +21,54 @@ public final class OutputAdjustments {
         var expands: Range<Int>
         var scales: Range<Int>
         var biases: Range<Int>
+        var structured: Range<Int>
+        var mixes: Range<Int>
         /// Factor elements, read once per step.
-        var elementCount: Int
+        var elementCount = 0
+        var rowStart: Int
         var rowCount: Int
-        var isSmall = false
+        var way = Way.columns
+        /// Whether the columns that the batch's matmul computes are not the segment's last word.
+        var waits = false
 
         var cost: Int { AdapterCut.cost(elements: elementCount, rowCount: rowCount) }
+        var needsRows: Bool { waits || !structured.isEmpty || !mixes.isEmpty }
+    }
+
+    private enum Way {
+        /// One task for all.
+        case whole
+        /// As columns are computed.
+        case columns
+        /// Tasks of some rows.
+        case rows
+    }
+
+    private struct Structured {
+        var delta: StructuredDelta
+        var columnStart: Int
+    }
+
+    private struct Mix {
+        var mix: PairMix
+        var columnStart: Int
     }
 
     private var segments: [Segment] = []
     private var expands: [ExpandSegment] = []
     private var scales: [VectorSegment] = []
     private var biases: [VectorSegment] = []
+    private var structured: [Structured] = []
+    private var mixes: [Mix] = []
     /// Shrinks of large segments.
     private var shrinks: [ShrinkSegment] = []
     /// Indices of small segments.
     private var small: [Int] = []
+    /// Indices of segments that are worked on by rows.
+    private var byRows: [Int] = []
     private var hasLarge = false
+    /// The matmul's input, between `begin` and `finish`.
+    private var input: (x: UnsafePointer<Float>, stride: Int)?
     /// Whether the parts of large segments start where panels of the base's columns start, so that no
     /// panel belongs to two tasks.
     private var startsOnPanels = true
@@ -53,29 +87,61 @@ public final class OutputAdjustments {
         biases.removeAll(keepingCapacity: true)
         shrinks.removeAll(keepingCapacity: true)
         small.removeAll(keepingCapacity: true)
+        byRows.removeAll(keepingCapacity: true)
+        structured.removeAll(keepingCapacity: true)
+        mixes.removeAll(keepingCapacity: true)
         shrunkCount = 0
+        input = nil
     }
 
     /// Starts a segment, which has no parts yet.
-    public func appendSegment(rowCount: Int) {
+    ///
+    /// - Parameter waits: whether something else writes to its part of y between the matmul and
+    ///   `finish`, so that nothing may be done to it before.
+    public func appendSegment(rows: Range<Int>, waits: Bool = false) {
+        func none(_ count: Int) -> Range<Int> { count..<count }
         segments.append(
             Segment(
-                expands: expands.count..<expands.count, scales: scales.count..<scales.count,
-                biases: biases.count..<biases.count, elementCount: 0, rowCount: rowCount))
+                expands: none(expands.count), scales: none(scales.count),
+                biases: none(biases.count), structured: none(structured.count),
+                mixes: none(mixes.count), rowStart: rows.lowerBound, rowCount: rows.count,
+                waits: waits))
     }
 
     /// Gives the last segment its A; where it puts its result is chosen here.
     ///
     /// - Parameters:
-    ///   - elementCount: of A and of the segment's expands.
+    ///   - elementCount: of A and of the expands that read its result.
     /// - Returns: the place of the result, which the segment's expands refer to.
     public func append(_ shrink: ShrinkSegment, elementCount: Int) -> Int {
         var shrink = shrink
         shrink.vOffset = shrunkCount
         shrunkCount += shrink.rowCount * shrink.rank
         segments[segments.count - 1].shrink = shrink
-        segments[segments.count - 1].elementCount = elementCount
+        segments[segments.count - 1].elementCount += elementCount
         return shrink.vOffset
+    }
+
+    /// Adds a matrix that acts on the input itself to the last segment: an expand whose v is a part
+    /// of the input's columns, from `vOffset` on.
+    public func appendDense(_ expand: ExpandSegment) {
+        segments[segments.count - 1].elementCount += expand.rank * expand.outFeatures
+        var expand = expand
+        expand.readsInput = true
+        append(expand)
+    }
+
+    /// Adds to the last segment.
+    public func append(_ delta: StructuredDelta, columnStart: Int) {
+        structured.append(Structured(delta: delta, columnStart: columnStart))
+        segments[segments.count - 1].structured = extended(
+            segments[segments.count - 1].structured)
+    }
+
+    /// Adds to the last segment; done after the scales, before the biases.
+    public func append(_ mix: PairMix, columnStart: Int) {
+        mixes.append(Mix(mix: mix, columnStart: columnStart))
+        segments[segments.count - 1].mixes = extended(segments[segments.count - 1].mixes)
     }
 
     /// Adds to the last segment.
@@ -112,29 +178,35 @@ public final class OutputAdjustments {
     ) {
         if shrunkCount > shrunk.count { shrunk = AlignedBuffer(count: 2 * shrunkCount) }
         for expand in expands { expand.check(yStride: yStride) }
+        input = (x, xStride)
         let total = segments.reduce(0) { $0 + $1.cost }
         let cut = AdapterCut(total: total, threadCount: pool.threadCount)
         hasLarge = false
         startsOnPanels = true
         for index in segments.indices {
-            let segment = segments[index]
-            segments[index].isSmall =
-                segment.shrink != nil && cut.taskCount(cost: segment.cost) <= 1
-            if segments[index].isSmall {
-                small.append(index)
-                continue
-            }
-            hasLarge = true
-            if let shrink = segment.shrink { shrinks.append(shrink) }
-            for expand in segment.expands
-            where expands[expand].outStart % PackedMatrix.panelWidth != 0 {
-                startsOnPanels = false
+            let way = Self.way(of: segments[index], cut)
+            segments[index].way = way
+            switch way {
+            case .whole: small.append(index)
+            case .rows: byRows.append(index)
+            case .columns:
+                hasLarge = true
+                if let shrink = segments[index].shrink { shrinks.append(shrink) }
+                for expand in segments[index].expands
+                where expands[expand].outStart % PackedMatrix.panelWidth != 0 {
+                    startsOnPanels = false
+                }
             }
         }
         guard !shrinks.isEmpty else { return }
         segmentedShrink(
             x, xStride: xStride, inFeatures: inFeatures, segments: shrinks, v: shrunk.pointer,
             pool: pool)
+    }
+
+    private static func way(of segment: Segment, _ cut: AdapterCut) -> Way {
+        if segment.needsRows { return .rows }
+        return segment.shrink != nil && cut.taskCount(cost: segment.cost) <= 1 ? .whole : .columns
     }
 
     /// Whether columns are to be passed to `adjust` as soon as they are computed.
@@ -147,12 +219,12 @@ public final class OutputAdjustments {
         _ columns: Range<Int>, _ y: UnsafeMutablePointer<Float>, yStride: Int,
         kernels: UnsafePointer<ck_table>
     ) {
-        for segment in segments where !segment.isSmall {
-            adjust(segment, columns, y, yStride, kernels)
+        for segment in segments where segment.way == .columns {
+            adjust(segment, 0..<segment.rowCount, columns, y, yStride, kernels)
         }
     }
 
-    /// Works on the small segments.
+    /// Works on the segments that are left.
     ///
     /// - Parameters:
     ///   - x: as given to `begin`.
@@ -161,10 +233,11 @@ public final class OutputAdjustments {
         _ x: UnsafePointer<Float>, xStride: Int, inFeatures: Int, y: UnsafeMutablePointer<Float>,
         yStride: Int, pool: WorkerPool
     ) {
-        guard !small.isEmpty else { return }
-        for index in small {
-            segments[index].shrink?.check(xStride: xStride, inFeatures: inFeatures)
+        for segment in segments where segment.way != .columns {
+            segment.shrink?.check(xStride: xStride, inFeatures: inFeatures)
         }
+        finishRows(x, xStride: xStride, inFeatures: inFeatures, y: y, yStride: yStride, pool: pool)
+        guard !small.isEmpty else { return }
         let kernels = pool.kernels
         pool.run(taskCount: small.count) { task in
             let segment = segments[small[task]]
@@ -177,7 +250,38 @@ public final class OutputAdjustments {
             shrink.run(
                 x, xStride: xStride, inFeatures: inFeatures, v: shrunk.pointer,
                 ranks: 0..<shrink.rank, rows: 0..<shrink.rowCount, kernels: kernels)
-            adjust(segment, 0..<yStride, y, yStride, kernels)
+            adjust(segment, 0..<segment.rowCount, 0..<yStride, y, yStride, kernels)
+        }
+    }
+
+    /// Rows that a task of a segment takes that is worked on by rows.
+    private static let taskRowCount = 8
+
+    private func finishRows(
+        _ x: UnsafePointer<Float>, xStride: Int, inFeatures: Int, y: UnsafeMutablePointer<Float>,
+        yStride: Int, pool: WorkerPool
+    ) {
+        let kernels = pool.kernels
+        pool.runPieces(groupCount: byRows.count) { index in
+            pieces(segments[byRows[index]].rowCount, Self.taskRowCount)
+        } body: { index, piece in
+            let segment = segments[byRows[index]]
+            let first = piece * Self.taskRowCount
+            let rows = first..<min(first + Self.taskRowCount, segment.rowCount)
+            if let shrink = segment.shrink {
+                shrink.run(
+                    x, xStride: xStride, inFeatures: inFeatures, v: shrunk.pointer,
+                    ranks: 0..<shrink.rank, rows: rows, kernels: kernels)
+            }
+            for row in rows {
+                let input = x + (segment.rowStart + row) * xStride
+                let output = y + (segment.rowStart + row) * yStride
+                for index in segment.structured {
+                    structured[index].delta.add(
+                        input, to: output + structured[index].columnStart, kernels: kernels)
+                }
+            }
+            adjust(segment, rows, 0..<yStride, y, yStride, kernels)
         }
     }
 
@@ -185,9 +289,11 @@ public final class OutputAdjustments {
     /// stream only once it is under way.
     private static let fetchedByteCount = 2048
 
+    /// - Parameters:
+    ///   - rows: counted from the segment's first.
     private func adjust(
-        _ segment: Segment, _ columns: Range<Int>, _ y: UnsafeMutablePointer<Float>,
-        _ yStride: Int, _ kernels: UnsafePointer<ck_table>
+        _ segment: Segment, _ rows: Range<Int>, _ columns: Range<Int>,
+        _ y: UnsafeMutablePointer<Float>, _ yStride: Int, _ kernels: UnsafePointer<ck_table>
     ) {
         for index in segment.expands {
             let expand = expands[index]
@@ -198,26 +304,40 @@ public final class OutputAdjustments {
             let first = (part.lowerBound - expand.outStart) / width
             let end = pieces(part.upperBound - expand.outStart, width)
             expand.run(
-                shrunk.pointer, y: y, yStride: yStride, panels: first..<end,
-                rows: 0..<expand.rowCount, kernels: kernels)
+                source(of: expand), y: y, yStride: yStride, panels: first..<end, rows: rows,
+                kernels: kernels)
         }
+        let all = segment.rowStart + rows.lowerBound..<segment.rowStart + rows.upperBound
         for index in segment.scales {
-            scales[index].apply(kernels.pointee.multiply, columns, y, yStride)
+            scales[index].apply(kernels.pointee.multiply, all, columns, y, yStride)
+        }
+        for index in segment.mixes {
+            for row in all {
+                mixes[index].mix.apply(
+                    y + row * yStride + mixes[index].columnStart, kernels: kernels)
+            }
         }
         for index in segment.biases {
-            biases[index].apply(kernels.pointee.add, columns, y, yStride)
+            biases[index].apply(kernels.pointee.add, all, columns, y, yStride)
         }
+    }
+
+    /// Where an expand's v begins.
+    private func source(of expand: ExpandSegment) -> UnsafePointer<Float> {
+        guard expand.readsInput else { return UnsafePointer(shrunk.pointer) }
+        guard let input else { preconditionFailure("an input is read that was not begun") }
+        return input.x + expand.rowStart * input.stride
     }
 }
 
 extension VectorSegment {
     fileprivate func apply(
         _ kernel: (UnsafeMutablePointer<Float>, UnsafePointer<Float>, Int) -> Void,
-        _ columns: Range<Int>, _ y: UnsafeMutablePointer<Float>, _ yStride: Int
+        _ rows: Range<Int>, _ columns: Range<Int>, _ y: UnsafeMutablePointer<Float>, _ yStride: Int
     ) {
         let part = columns.clamped(to: start..<start + count)
         guard !part.isEmpty else { return }
-        for row in rowStart..<rowStart + rowCount {
+        for row in rows {
             kernel(
                 y + row * yStride + part.lowerBound, vector + part.lowerBound - start, part.count)
         }

@@ -75,7 +75,7 @@ import Testing
         let width = model.configuration.vocabularySize
         let mean = forward.withLogits(of: Array(0..<49)[...]) { logits in
             (0..<49).reduce(0.0) { sum, row in
-                let row = (logits: logits + row * width, next: Int(tokens[row + 1]))
+                let row = (logits: logits.row(row), next: Int(tokens[row + 1]))
                 let total = (0..<width).reduce(0.0) { $0 + exp(Double(row.logits[$1])) }
                 return sum + Double(row.logits[row.next]) - log(total)
             } / 49

@@ -186,7 +186,7 @@ import Testing
         for site in [LinearSite.query, .output, .down] + (keeps ? [] : [.value]) {
             let count = configuration.dimensions(of: site).outFeatures
             let numbers = (0..<count).map { _ in Float.random(in: -2...2, using: &random) }
-            builder.addBias(layer: last, site: site, vector: .floats(numbers))
+            builder.addBias(at: .linear(layer: last, site), vector: .constant(numbers))
         }
         let program = try builder.build(method: "test", format: .f32, model: model)
         #expect(program.keepsKeysAndValues == keeps)

@@ -55,7 +55,8 @@ import Testing
             try check(
                 {
                     $0.addLowRank(
-                        layer: 1, site: site, rank: rank, down: .floats(down), up: .floats(up),
+                        at: .linear(layer: 1, site), rank: rank, down: .constant(down),
+                        up: .constant(up),
                         scale: 0.75)
                 },
                 { tensors in
@@ -79,9 +80,9 @@ import Testing
             let (out, into) = TinyModel.dimensions(site.name)
             let rank = 3 + index
             builder.addLowRank(
-                layer: index % 2, site: site, rank: rank,
-                down: .floats(numbers(rank * into, seed: 7)),
-                up: .floats(numbers(out * rank, seed: 70)), scale: 0.5)
+                at: .linear(layer: index % 2, site), rank: rank,
+                down: .constant(numbers(rank * into, seed: 7)),
+                up: .constant(numbers(out * rank, seed: 70)), scale: 0.5)
         }
         let programs = try OperandFormat.allCases.map {
             try builder.build(method: "test", format: $0, model: plain)
@@ -108,7 +109,7 @@ import Testing
             let (out, into) = TinyModel.dimensions(site.name)
             let scale = numbers(out, seed: 41).map { 1 + $0 }
             try check(
-                { $0.setOutputScale(layer: 0, site: site, vector: .floats(scale)) },
+                { $0.setOutputScale(at: .linear(layer: 0, site), vector: .constant(scale)) },
                 { tensors in
                     for row in 0..<out {
                         tensors.tensors["\(path).bias"]?.floats[row] *= scale[row]
@@ -127,7 +128,7 @@ import Testing
             let into = TinyModel.dimensions(group.sites[0].name).in
             let scale = numbers(into, seed: 17).map { 1 + $0 }
             try check(
-                { $0.setInputScale(layer: 0, group: group, vector: .floats(scale)) },
+                { $0.transformInput(layer: 0, group: group, [.scale(.constant(scale))]) },
                 { tensors in
                     for site in group.sites {
                         let name = "\(site.path(layer: 0)).weight"
@@ -146,14 +147,14 @@ import Testing
             // A key's bias that is the same at all positions hardly changes an answer.
             guard site != .key else { continue }
             try check(
-                { $0.addBias(layer: 1, site: site, vector: .floats(vector), scale: 0.5) },
+                { $0.addBias(at: .linear(layer: 1, site), vector: .constant(vector), scale: 0.5) },
                 { tensors in
                     for index in vector.indices {
                         tensors.tensors[name]?.floats[index] += 0.5 * vector[index]
                     }
                 }, label: "bias at \(site)")
             try check(
-                { $0.replaceBias(layer: 1, site: site, vector: .floats(vector)) },
+                { $0.replaceBias(at: .linear(layer: 1, site), vector: .constant(vector)) },
                 { $0.tensors[name]?.floats = vector }, label: "replaced bias at \(site)")
         }
     }
@@ -167,12 +168,12 @@ import Testing
             for site in Self.sites where site.rawValue % 3 != index {
                 let (out, into) = TinyModel.dimensions(site.name)
                 builder.addLowRank(
-                    layer: index % 2, site: site, rank: rank,
-                    down: .floats(numbers(rank * into, seed: UInt32(rank))),
-                    up: .floats(numbers(out * rank, seed: 5)), scale: 1)
+                    at: .linear(layer: index % 2, site), rank: rank,
+                    down: .constant(numbers(rank * into, seed: UInt32(rank))),
+                    up: .constant(numbers(out * rank, seed: 5)), scale: 1)
                 builder.setOutputScale(
-                    layer: index % 2, site: site,
-                    vector: .floats(numbers(out, seed: 8).map { 1 + $0 }))
+                    at: .linear(layer: index % 2, site),
+                    vector: .constant(numbers(out, seed: 8).map { 1 + $0 }))
             }
             programs.append(try builder.build(method: "test", format: .f32, model: plain))
         }
@@ -194,7 +195,7 @@ import Testing
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
         let width = TinyModel.vocabularySize
         let mixed = forward.withLogits(of: batch.logitRows[...]) { logits in
-            Array(UnsafeBufferPointer(start: logits, count: 4 * width))
+            (0..<4).flatMap { Array(logits.row($0)) }
         }
         for index in programs.indices {
             #expect(

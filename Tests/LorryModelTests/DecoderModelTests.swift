@@ -130,9 +130,7 @@ extension DecoderModel {
             program: program, logits: tokens.indices)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
         return forward.withLogits(of: batch.logitRows[...]) { logits in
-            Array(
-                UnsafeBufferPointer(
-                    start: logits, count: tokens.count * configuration.vocabularySize))
+            tokens.indices.flatMap { Array(logits.row($0)) }
         }
     }
 }

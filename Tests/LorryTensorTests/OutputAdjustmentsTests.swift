@@ -134,7 +134,7 @@ private final class AdjustedBatch {
         var y = [Float](repeating: .nan, count: rowCount * outFeatures)
         adjustments.clear()
         for segment in segments {
-            adjustments.appendSegment(rowCount: segment.rows.count)
+            adjustments.appendSegment(rows: segment.rows)
             if let shrink = segment.shrink {
                 let vOffset = adjustments.append(shrink, elementCount: segment.elementCount)
                 for var expand in segment.expands {

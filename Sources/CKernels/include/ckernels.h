@@ -157,6 +157,53 @@ typedef struct ck_softmax {
     float floor;
 } ck_softmax;
 
+/// A sparse matrix [out, in]: output o has values[starts[o] ..< starts[o + 1]] at those columns.
+typedef struct ck_sparse {
+    const uint32_t *starts;      // [out_features + 1]
+    const uint32_t *columns;
+    const float *values;
+    size_t out_features;
+} ck_sparse;
+
+/// scale times the Kronecker product of left [left_out, left_in] and a right matrix, whose transpose
+/// is given.
+typedef struct ck_kronecker {
+    const float *left;
+    const float *right;          // [right_in, right_out]
+    size_t left_out, left_in, right_out, right_in;
+    float scale;
+} ck_kronecker;
+
+/// Blocks [out_blocks, in_blocks], each the circulant matrix whose first column is its kernel. A
+/// kernel is given twice, one after the other.
+typedef struct ck_circulant {
+    const float *kernels;        // [out_blocks, in_blocks, 2 * block_size]
+    size_t block_size, out_blocks, in_blocks;
+} ck_circulant;
+
+/// x' = x * diag(matrices), on blocks of a row.
+typedef struct ck_blocks {
+    const float *matrices;       // [count or 1, block_size, block_size]
+    size_t block_size, count;
+    bool is_shared;              // one matrix for all blocks
+} ck_blocks;
+
+/// Elements of the two halves of each group are mixed: y = own * y + other * (the other half's y).
+typedef struct ck_pair_mix {
+    const float *own;            // [count]
+    const float *other;          // [count]
+    size_t count, group_size;
+} ck_pair_mix;
+
+/// Attention to `count` keys and values that lie in memory of their own, added to what attention
+/// gave.
+typedef struct ck_prompt_attention {
+    const float *keys;           // [count, kv_head_count, head_dim]
+    const float *values;
+    size_t count, head_count, kv_head_count, head_dim;
+    float scale, gate;
+} ck_prompt_attention;
+
 /// The kernels of one level.
 typedef struct ck_table {
     /// How this level's matmul takes rows for weights of a format.
@@ -193,6 +240,15 @@ typedef struct ck_table {
     float (*weight_sum)(const float *x, size_t count, const ck_softmax *s);
     /// out = the weights; may be x.
     void (*weigh)(const float *x, size_t count, const ck_softmax *s, float *out);
+    // Of one row: y += M x.
+    void (*sparse_add)(const ck_sparse *s, const float *x, float *y);
+    void (*kronecker_add)(const ck_kronecker *k, const float *x, float *y);
+    void (*circulant_add)(const ck_circulant *c, const float *x, float *y);
+    /// out may not be x.
+    void (*rotate_blocks)(const ck_blocks *r, const float *x, float *out);
+    void (*mix_pairs)(const ck_pair_mix *m, float *y);
+    /// out += gate · softmax(q · keys) · values, for each head.
+    void (*prompt_attention)(const ck_prompt_attention *p, const float *q, float *out);
 } ck_table;
 
 /// Instruction-set levels, lowest first.

@@ -25,7 +25,7 @@ import Testing
             var builder = AdapterProgramBuilder(configuration: model.configuration)
             // 64 numbers: a quarter of a block.
             builder.addBias(
-                layer: 0, site: .query, vector: .floats([Float](repeating: 1, count: 64)))
+                at: .linear(layer: 0, .query), vector: .constant([Float](repeating: 1, count: 64)))
             program = try builder.build(method: "test", format: .f32, model: model)
             residency.onEvict = { [evictions] in evictions.names.append($0) }
         }

@@ -23,13 +23,8 @@ public enum AdapterCompiler {
         if let checksums { try files.check(checksums) }
         let plan = try plan(
             files, model.configuration, format ?? model.format.operandFormat, cache)
-        let bytes = try files.weights.get().bytes
-        let program: AdapterProgram
-        do throws(MemoryRefusal) {
-            program = try plan.program(reading: bytes, model: model, spares: cache?.spares)
-        } catch {
-            throw AdapterError(.outOfMemory, error.description)
-        }
+        let program = try plan.program(
+            reading: try files.weights.get().bytes, model: model, spares: cache?.spares)
         if checksums != nil { try files.checkUnchanged() }
         return program
     }

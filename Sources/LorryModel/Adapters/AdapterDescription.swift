@@ -9,6 +9,14 @@ public struct AdapterDescription: Sendable, Codable, Equatable {
     /// Bytes that the adapter occupies while it is resident.
     public let byteCount: Int
     public let parameterCount: Int
+    /// Tokens of the adapter's own in front of every prompt; nil for none.
+    public var virtualTokenCount: Int?
+    /// How many tokens the adapter knows, where they are more than the base's.
+    public var vocabularySize: Int?
+    /// The adapter acts from the last place of these tokens in the prompt on; nil: everywhere.
+    public var invocationTokens: [Int32]?
+    /// Products and sums that a token takes, counted as two operations.
+    public var operationCount: Int?
 
     public init(
         method: String, rank: Int, targets: [String], byteCount: Int, parameterCount: Int

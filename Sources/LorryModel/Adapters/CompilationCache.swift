@@ -46,7 +46,6 @@ public final class CompilationCache: Sendable {
     }
 
     func keep(_ plan: AdapterPlan, _ key: Key) {
-        guard plan.isShareable else { return }
         entries.withLock { entries in
             entries.useCount += 1
             entries.byKey[key] = Entry(plan: plan, lastUse: entries.useCount)

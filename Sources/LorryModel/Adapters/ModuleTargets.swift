@@ -1,13 +1,6 @@
 /// Which modules of the base an adapter's configuration selects, by peft's rules
 /// (`check_target_module_exists` and `_maybe_include_all_linear_layers` of peft 0.21).
 struct ModuleTargets {
-    /// A linear layer of the decoder.
-    struct Module: Hashable {
-        var layer: Int
-        var site: LinearSite
-        var path: String { site.path(layer: layer) }
-    }
-
     private let source: AdapterSource
     private let configuration: ModelConfiguration
 
@@ -16,33 +9,51 @@ struct ModuleTargets {
         self.configuration = configuration
     }
 
-    private var modules: [Module] {
-        (0..<configuration.layerCount).flatMap { layer in
-            LinearSite.allCases.map { Module(layer: layer, site: $0) }
-        }
-    }
-
-    /// Modules that adapters may name besides the decoder's linear layers.
-    private static let otherModules = ["model.embed_tokens", "lm_head"]
-
-    /// The selected linear layers, or nil where the configuration leaves the choice to the tensors.
+    /// The selected modules that an adapter's layers can be put around, or nil where the
+    /// configuration leaves the choice to the tensors.
     ///
-    /// - Throws: `AdapterError` naming the field, or a selected module that is not served.
-    func selected() throws(AdapterError) -> [Module]? {
+    /// - Throws: `AdapterError` naming the field.
+    func selected() throws(AdapterError) -> [BaseModule]? {
         guard let field = source.configuration["target_modules"], !field.isNull else { return nil }
         let isSelected = try selection(field)
         let isExcluded = try exclusion()
-        for path in Self.otherModules {
-            guard try isSelected(path) else { continue }
-            guard try !isExcluded(path) else { continue }
-            throw source.unsupported("target_modules", "'\(path)' is not supported as a target")
-        }
-        var selected: [Module] = []
-        for module in modules {
+        let isSaved = try saved()
+        var selected: [BaseModule] = []
+        for module in configuration.modules {
+            if case .norm = module { continue }
             let path = module.path
-            if try isSelected(path), try !isExcluded(path) { selected.append(module) }
+            if try isSelected(path), try !isExcluded(path), !isSaved(path) {
+                selected.append(module)
+            }
         }
         return selected
+    }
+
+    /// Norms that the configuration selects.
+    func selectedNorms() throws(AdapterError) -> [BaseModule]? {
+        guard let field = source.configuration["target_modules"], !field.isNull else { return nil }
+        let isSelected = try selection(field)
+        let isExcluded = try exclusion()
+        var selected: [BaseModule] = []
+        for module in configuration.modules {
+            guard case .norm = module else { continue }
+            if try isSelected(module.path), try !isExcluded(module.path) {
+                selected.append(module)
+            }
+        }
+        return selected
+    }
+
+    /// Modules that are saved whole are not adapted: those at or under a name of
+    /// `modules_to_save`.
+    private func saved() throws(AdapterError) -> (String) -> Bool {
+        guard let field = source.configuration["modules_to_save"], !field.isNull else {
+            return { _ in false }
+        }
+        let names = try self.names("modules_to_save", field)
+        return { path in
+            names.contains { ".\(path).".contains(".\($0).") }
+        }
     }
 
     private typealias Predicate = (String) throws(AdapterError) -> Bool

@@ -1,0 +1,107 @@
+// Deltas and transforms of adapters whose matrices have a structure, for one row. Included once per
+// level, after its macros.
+
+/// y[i] += a * x[i]
+CK_INLINE void add_scaled(float *y, const float *x, float a, size_t count) {
+    v16 factor = splat(a);
+    size_t i = 0;
+    for (; i + CK_LANES <= count; i += CK_LANES)
+        store16(y + i, fma16(factor, load16(x + i), load16(y + i)));
+    if (i < count)
+        store_part(y + i,
+                   fma16(factor, load_part(x + i, count - i), load_part(y + i, count - i)),
+                   count - i);
+}
+
+static void sparse_add(const ck_sparse *s, const float *x, float *y) {
+    for (size_t o = 0; o < s->out_features; o++) {
+        uint32_t start = s->starts[o], end = s->starts[o + 1];
+        if (start == end) continue;
+        float sum = 0;
+        for (uint32_t n = start; n < end; n++) sum += s->values[n] * x[s->columns[n]];
+        y[o] += sum;
+    }
+}
+
+/// Inputs of a right block that are worked on at a time.
+#define CK_KRONECKER_PART 64
+
+static void kronecker_add(const ck_kronecker *k, const float *x, float *y) {
+    float mixed[CK_KRONECKER_PART];
+    for (size_t a = 0; a < k->left_out; a++) {
+        float *out = y + a * k->right_out;
+        for (size_t start = 0; start < k->right_in; start += CK_KRONECKER_PART) {
+            size_t count = k->right_in - start;
+            if (count > CK_KRONECKER_PART) count = CK_KRONECKER_PART;
+            memset(mixed, 0, sizeof(mixed));
+            for (size_t c = 0; c < k->left_in; c++)
+                add_scaled(mixed, x + c * k->right_in + start,
+                           k->scale * k->left[a * k->left_in + c], count);
+            for (size_t e = 0; e < count; e++)
+                add_scaled(out, k->right + (start + e) * k->right_out, mixed[e], k->right_out);
+        }
+    }
+}
+
+static void circulant_add(const ck_circulant *c, const float *x, float *y) {
+    size_t b = c->block_size;
+    for (size_t out = 0; out < c->out_blocks; out++)
+        for (size_t in = 0; in < c->in_blocks; in++) {
+            const float *kernel = c->kernels + (out * c->in_blocks + in) * 2 * b;
+            for (size_t t = 0; t < b; t++)
+                add_scaled(y + out * b, kernel + b - t, x[in * b + t], b);
+        }
+}
+
+static void rotate_blocks(const ck_blocks *r, const float *x, float *out) {
+    size_t b = r->block_size;
+    for (size_t block = 0; block < r->count; block++) {
+        const float *matrix = r->matrices + (r->is_shared ? 0 : block * b * b);
+        float *to = out + block * b;
+        memset(to, 0, b * sizeof(float));
+        for (size_t i = 0; i < b; i++) add_scaled(to, matrix + i * b, x[block * b + i], b);
+    }
+}
+
+static void mix_pairs(const ck_pair_mix *m, float *y) {
+    size_t half = m->group_size / 2;
+    for (size_t start = 0; start < m->count; start += m->group_size)
+        for (size_t i = start; i < start + half; i++) {
+            float first = y[i], second = y[i + half];
+            y[i] = m->own[i] * first + m->other[i] * second;
+            y[i + half] = m->own[i + half] * second + m->other[i + half] * first;
+        }
+}
+
+CK_INLINE float dot(const float *a, const float *b, size_t count) {
+    v16 sum = splat(0);
+    size_t i = 0;
+    for (; i + CK_LANES <= count; i += CK_LANES) sum = fma16(load16(a + i), load16(b + i), sum);
+    if (i < count) sum = fma16(load_part(a + i, count - i), load_part(b + i, count - i), sum);
+    return sum_lanes(sum);
+}
+
+static void prompt_attention(const ck_prompt_attention *p, const float *q, float *out) {
+    size_t group = p->head_count / p->kv_head_count, dim = p->head_dim;
+    size_t stride = p->kv_head_count * dim;
+    float sums[CK_MAX_HEAD_DIM];
+    for (size_t head = 0; head < p->head_count; head++) {
+        const float *keys = p->keys + head / group * dim;
+        const float *values = p->values + head / group * dim;
+        float largest = -INFINITY, total = 0;
+        memset(sums, 0, dim * sizeof(float));
+        for (size_t n = 0; n < p->count; n++) {
+            float score = p->scale * dot(q + head * dim, keys + n * stride, dim);
+            if (score > largest) {
+                float shrunk = expf(largest - score);
+                for (size_t i = 0; i < dim; i++) sums[i] *= shrunk;
+                total *= shrunk;
+                largest = score;
+            }
+            float weight = expf(score - largest);
+            add_scaled(sums, values + n * stride, weight, dim);
+            total += weight;
+        }
+        add_scaled(out + head * dim, sums, p->gate / total, dim);
+    }
+}

@@ -1,0 +1,297 @@
+import LorryTensor
+
+/// Applies the adapter programs of a batch around the base's computations, segment by segment.
+///
+/// Prepared once a step; then, for each group of linear layers, `begin` before the base's matmul,
+/// which takes `adjustments`, and `finish` after it. Works on the rows of segments only. The lists of
+/// operations keep their memory from group to group and from step to step.
+final class AdapterPass {
+    private let configuration: ModelConfiguration
+    private let pool: WorkerPool
+    private var segments: [ForwardBatch.Segment] = []
+    /// Those of the rows whose logits are computed.
+    private(set) var selected: [ForwardBatch.Segment] = []
+    private let transforms: InputTransformPass
+    /// Operations 2 to 4: y ← mix(g ⊙ (y + Δ x)) + c.
+    let adjustments = OutputAdjustments()
+
+    init(configuration: ModelConfiguration, pool: WorkerPool) {
+        self.configuration = configuration
+        self.pool = pool
+        transforms = InputTransformPass(pool: pool)
+    }
+
+    func prepare(_ segments: [ForwardBatch.Segment]) {
+        self.segments = segments
+        selected.removeAll(keepingCapacity: true)
+        adjustments.clear()
+    }
+
+    // MARK: - Linear layers
+
+    /// Operation 1, x ← T(x), and what of the others can be done before y is known.
+    func begin(layer: Int, group: LinearGroup, _ x: UnsafeMutablePointer<Float>) {
+        guard !segments.isEmpty else { return }
+        let inFeatures = configuration.inFeatures(of: group)
+        adjustments.clear()
+        transforms.clear()
+        for segment in segments {
+            guard let operations = segment.program.operations.groups[layer][group.rawValue]
+            else { continue }
+            transforms.append(operations, of: segment)
+            adjustments.append(operations, of: segment, inFeatures: inFeatures)
+        }
+        transforms.changeInputs(x, stride: inFeatures)
+        adjustments.begin(
+            x, xStride: inFeatures, inFeatures: inFeatures,
+            yStride: configuration.outFeatures(of: group), pool: pool)
+    }
+
+    /// What is left to do after the matmul.
+    func finish(
+        layer: Int, group: LinearGroup, input: UnsafePointer<Float>,
+        output: UnsafeMutablePointer<Float>, weights: PackedMatrix, bias: [Float]?
+    ) {
+        guard !segments.isEmpty else { return }
+        transforms.rerunColumns(of: input, to: output, weights: weights, bias: bias)
+        adjustments.finish(
+            input, xStride: weights.inFeatures, inFeatures: weights.inFeatures, y: output,
+            yStride: weights.outFeatures, pool: pool)
+    }
+
+    // MARK: - Norms
+
+    /// Normalizes anew the rows whose adapter has another weight for this norm.
+    func replaceNorm(
+        _ site: BaseModule.NormSite, of x: UnsafePointer<Float>,
+        out: UnsafeMutablePointer<Float>
+    ) {
+        replaceNorm(site, segments, of: x, out: out)
+    }
+
+    private func replaceNorm(
+        _ site: BaseModule.NormSite, _ segments: [ForwardBatch.Segment],
+        of x: UnsafePointer<Float>, out: UnsafeMutablePointer<Float>
+    ) {
+        let width = configuration.hiddenSize
+        for segment in segments {
+            guard let offset = segment.program.operations.norms[site] else { continue }
+            let first = segment.rows.lowerBound * width
+            rmsNorm(
+                x + first, xStride: width, rowCount: segment.rows.count, width: width,
+                weight: segment.program.floats(at: offset), epsilon: configuration.normEpsilon,
+                out: out + first, outStride: width, pool: pool)
+        }
+    }
+
+    // MARK: - Attention
+
+    /// Puts the given keys and values of virtual tokens in the places of computed ones.
+    ///
+    /// - Parameters:
+    ///   - tokens: of all rows.
+    ///   - key: of row 0, with its value `valueOffset` floats after it; rows `stride` floats apart.
+    func giveKeysAndValues(
+        layer: Int, tokens: [Int32], key: UnsafeMutablePointer<Float>, valueOffset: Int, stride: Int
+    ) {
+        let width = configuration.kvWidth
+        for segment in segments where !segment.program.operations.givenKeysAndValues.isEmpty {
+            let given = segment.program.floats(
+                at: segment.program.operations.givenKeysAndValues[layer])
+            for row in segment.rows where tokens[row] < 0 {
+                let source = given + Int(-1 - tokens[row]) * 2 * width
+                let target = key + row * stride
+                target.update(from: source, count: width)
+                (target + valueOffset).update(from: source + width, count: width)
+            }
+        }
+    }
+
+    /// Adds the attention to prompts that lie outside the context.
+    func addPromptAttention(
+        layer: Int, q: UnsafePointer<Float>, qStride: Int, scale: Float,
+        out: UnsafeMutablePointer<Float>
+    ) {
+        for segment in segments {
+            let program = segment.program
+            guard let prompt = program.operations.promptAttentions[layer] else { continue }
+            let outStride = configuration.queryWidth
+            PromptAttention(
+                keys: program.floats(at: prompt.keys), values: program.floats(at: prompt.values),
+                count: prompt.count, gate: program.floats(at: prompt.gate).pointee
+            ).add(
+                q: q + segment.rows.lowerBound * qStride, qStride: qStride,
+                rowCount: segment.rows.count, headCount: configuration.headCount,
+                kvHeadCount: configuration.kvHeadCount, headDim: configuration.headDim,
+                scale: scale, out: out + segment.rows.lowerBound * outStride, outStride: outStride,
+                pool: pool)
+        }
+    }
+
+    // MARK: - Embedding
+
+    /// Changes the rows of tokens whose embedding is not the base's.
+    ///
+    /// - Parameters:
+    ///   - tokens: of all rows.
+    ///   - x: `[rows, hiddenSize]`, the base's embeddings of the base's tokens.
+    func embed(_ tokens: [Int32], _ x: UnsafeMutablePointer<Float>) {
+        for segment in segments {
+            guard let embedding = segment.program.operations.embedding else { continue }
+            EmbeddingPass(
+                program: segment.program, embedding: embedding, configuration: configuration,
+                pool: pool
+            ).apply(tokens, rows: segment.rows, x)
+        }
+    }
+
+    // MARK: - Head
+
+    /// Finds the segments among some rows, with rows counted as they are listed.
+    ///
+    /// - Parameter rows: ascending.
+    func selectSegments(of rows: ArraySlice<Int>) {
+        selected.removeAll(keepingCapacity: true)
+        var start = rows.startIndex
+        for segment in segments {
+            while start < rows.endIndex, rows[start] < segment.rows.lowerBound { start += 1 }
+            var end = start
+            while end < rows.endIndex, rows[end] < segment.rows.upperBound { end += 1 }
+            guard start < end else { continue }
+            let first = rows.startIndex
+            selected.append(.init(rows: start - first..<end - first, program: segment.program))
+            start = end
+        }
+    }
+
+    /// Normalizes anew what goes into the head.
+    func replaceFinalNorm(of x: UnsafePointer<Float>, out: UnsafeMutablePointer<Float>) {
+        replaceNorm(.final, selected, of: x, out: out)
+    }
+
+    /// Changes the logits that the base's head gave, and adds those of further tokens.
+    ///
+    /// - Parameters:
+    ///   - x: `[rows, hiddenSize]`, normalized.
+    ///   - y: `[rows, yStride]`
+    func finishHead(
+        of x: UnsafePointer<Float>, _ y: UnsafeMutablePointer<Float>, yStride: Int
+    ) {
+        let width = configuration.hiddenSize
+        addHeadRows(\.table, x, y, yStride: yStride)
+        adjustments.clear()
+        for segment in selected {
+            guard let head = segment.program.operations.head else { continue }
+            adjustments.append(head.operations, of: segment, inFeatures: width, waits: true)
+        }
+        adjustments.begin(x, xStride: width, inFeatures: width, yStride: yStride, pool: pool)
+        adjustments.finish(
+            x, xStride: width, inFeatures: width, y: y, yStride: yStride, pool: pool)
+        adjustments.clear()
+        addHeadRows(\.rows, x, y, yStride: yStride)
+    }
+
+    private func addHeadRows(
+        _ part: KeyPath<HeadProgram, HeadRows?>, _ x: UnsafePointer<Float>,
+        _ y: UnsafeMutablePointer<Float>, yStride: Int
+    ) {
+        for segment in selected {
+            guard let rows = segment.program.operations.head?[keyPath: part] else { continue }
+            HeadRowsPass(rows: rows, segment: segment, pool: pool)
+                .apply(x, width: configuration.hiddenSize, y, yStride: yStride)
+        }
+    }
+}
+
+// MARK: - Operations of segments
+
+extension OutputAdjustments {
+    /// Adds a segment with its operations at one group of linear layers.
+    ///
+    /// - Parameter waits: whether y is not final once the batch's matmul has computed it.
+    fileprivate func append(
+        _ group: GroupProgram, of segment: ForwardBatch.Segment, inFeatures: Int,
+        waits: Bool = false
+    ) {
+        let program = segment.program
+        appendSegment(rows: segment.rows, waits: waits || group.isReroutingColumns)
+        if group.shrinkRank > 0 {
+            let vOffset = append(
+                ShrinkSegment(group, of: segment), elementCount: group.elementCount)
+            for expand in group.expands {
+                append(
+                    ExpandSegment(
+                        expand, of: segment, vOffset: vOffset + expand.rankStart,
+                        vStride: group.shrinkRank))
+            }
+        }
+        for part in group.dense {
+            appendDense(
+                ExpandSegment(
+                    part, of: segment, vOffset: part.rankStart, vStride: inFeatures))
+        }
+        for structured in group.structured { append(structured, of: program) }
+        for scale in group.outputScales { appendScale(VectorSegment(scale, of: segment)) }
+        for mix in group.mixes {
+            append(
+                PairMix(
+                    own: program.floats(at: mix.own), other: program.floats(at: mix.other),
+                    count: mix.count, groupSize: mix.groupSize),
+                columnStart: mix.columnStart)
+        }
+        for bias in group.biases { appendBias(VectorSegment(bias, of: segment)) }
+    }
+
+    private func append(_ structured: GroupProgram.Structured, of program: AdapterProgram) {
+        switch structured {
+        case .sparse(let starts, let columns, let values, let columnStart, let outFeatures):
+            append(
+                .sparse(
+                    starts: program.indices(at: starts), columns: program.indices(at: columns),
+                    values: program.floats(at: values), outFeatures: outFeatures),
+                columnStart: columnStart)
+        case .kronecker(let left, let right, let shape, let scale, let columnStart):
+            append(
+                .kronecker(
+                    left: program.floats(at: left), right: program.floats(at: right), shape,
+                    scale: scale),
+                columnStart: columnStart)
+        case .circulant(let kernels, let blockSize, let outBlocks, let inBlocks, let columnStart):
+            append(
+                .circulant(
+                    kernels: program.floats(at: kernels), blockSize: blockSize,
+                    outBlocks: outBlocks, inBlocks: inBlocks),
+                columnStart: columnStart)
+        }
+    }
+}
+
+extension ShrinkSegment {
+    fileprivate init(_ group: GroupProgram, of segment: ForwardBatch.Segment) {
+        self.init(
+            rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
+            a: segment.program.operand(at: group.shrinkOffset),
+            rank: group.shrinkRank, format: segment.program.format, vOffset: 0)
+    }
+}
+
+extension ExpandSegment {
+    init(
+        _ expand: GroupProgram.Expand, of segment: ForwardBatch.Segment, vOffset: Int, vStride: Int
+    ) {
+        self.init(
+            rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
+            b: segment.program.operand(at: expand.offset),
+            rank: expand.rank, format: segment.program.format, vOffset: vOffset, vStride: vStride,
+            outStart: expand.columnStart, outFeatures: expand.outFeatures, scale: expand.scale)
+    }
+}
+
+extension VectorSegment {
+    fileprivate init(_ vector: GroupProgram.Vector, of segment: ForwardBatch.Segment) {
+        self.init(
+            rowStart: segment.rows.lowerBound, rowCount: segment.rows.count,
+            vector: segment.program.floats(at: vector.offset),
+            start: vector.columnStart, count: vector.count)
+    }
+}

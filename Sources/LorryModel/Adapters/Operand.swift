@@ -1,0 +1,175 @@
+import LorryTensor
+
+/// Numbers of an adapter: as its file has them, or computed when the adapter is brought into memory.
+///
+/// A plan only knows where numbers come from, so that it holds for every adapter with an equal
+/// configuration and header.
+public enum Operand: Sendable {
+    /// As they lie in the file.
+    case stored(TensorPlace)
+    /// The same for every file.
+    case constant([Float])
+    /// Computed from the file's numbers and the base's weights.
+    case derived(count: Int, @Sendable (OperandReader) throws(AdapterError) -> [Float])
+
+    /// A tensor of weights, row-major.
+    public static func tensor(_ tensor: SafetensorsFile.Tensor) -> Operand {
+        .stored(TensorPlace(tensor))
+    }
+
+    /// A tensor's numbers, each changed alike.
+    static func map(
+        _ tensor: SafetensorsFile.Tensor, _ change: @escaping @Sendable (Float) -> Float
+    ) -> Operand {
+        let place = TensorPlace(tensor)
+        return .derived(count: place.count) { reader in reader.floats(place).map(change) }
+    }
+
+    public var count: Int {
+        switch self {
+        case .stored(let place): place.count
+        case .constant(let floats): floats.count
+        case .derived(let count, _): count
+        }
+    }
+}
+
+/// Where a tensor lies in an adapter's file.
+public struct TensorPlace: Sendable {
+    let name: String
+    let offset: Int
+    let shape: [Int]
+    let dtype: SafetensorsFile.DType
+
+    init(_ tensor: SafetensorsFile.Tensor) {
+        name = tensor.name
+        offset = tensor.fileOffset
+        shape = tensor.shape
+        dtype = tensor.dtype
+    }
+
+    var count: Int { shape.reduce(1, *) }
+    var byteRange: Range<Int> { offset..<offset + count * dtype.byteCount }
+}
+
+/// Reads an adapter's numbers while its program is made, beside the base's weights.
+public final class OperandReader {
+    private let file: UnsafeRawBufferPointer
+    /// The base's weights, as they are resident.
+    let base: BaseWeights
+    private var results: [String: (value: [[Float]], usesLeft: Int)] = [:]
+
+    /// - Parameter file: all bytes of the adapter's file.
+    init(file: UnsafeRawBufferPointer, model: DecoderModel) {
+        self.file = file
+        base = BaseWeights(model)
+    }
+
+    /// A tensor's bytes, for packing.
+    func factor(_ place: TensorPlace) -> FactorSource {
+        guard let type = place.dtype.elementType else {
+            preconditionFailure("tensor '\(place.name)' is not of weights")
+        }
+        return FactorSource(
+            bytes: UnsafeRawBufferPointer(rebasing: file[place.byteRange]), elementType: type)
+    }
+
+    /// A tensor's numbers in single precision.
+    func floats(_ place: TensorPlace) -> [Float] {
+        let factor = factor(place)
+        var floats = [Float](repeating: 0, count: place.count)
+        floats.withUnsafeMutableBufferPointer { destination in
+            if let from = factor.bytes.baseAddress, let to = destination.baseAddress {
+                widen(from, factor.elementType, count: destination.count, to: to)
+            }
+        }
+        return floats
+    }
+
+    /// A tensor's whole numbers: of an integer type.
+    func integers(_ place: TensorPlace) -> [Int] {
+        place.dtype.integers(UnsafeRawBufferPointer(rebasing: file[place.byteRange]))
+    }
+
+    func floats(_ operand: Operand) throws(AdapterError) -> [Float] {
+        switch operand {
+        case .stored(let place): return floats(place)
+        case .constant(let floats): return floats
+        case .derived(let count, let compute):
+            let floats = try compute(self)
+            precondition(floats.count == count, "a derived operand of another size")
+            return floats
+        }
+    }
+
+    /// The results of one computation that several operands use. Kept until all have.
+    ///
+    /// - Parameter uses: how many operands ask for it.
+    func shared(
+        _ key: String, uses: Int, _ compute: () throws(AdapterError) -> [[Float]]
+    ) throws(AdapterError) -> [[Float]] {
+        if let known = results[key] {
+            results[key] = known.usesLeft > 1 ? (known.value, known.usesLeft - 1) : nil
+            return known.value
+        }
+        let value = try compute()
+        if uses > 1 { results[key] = (value, uses - 1) }
+        return value
+    }
+}
+
+extension OperandReader {
+    /// See `DenseAlgebra.singularParts`.
+    func singularParts(
+        of operand: Operand, rows: Int, columns: Int
+    ) throws(AdapterError) -> DenseAlgebra.SingularParts {
+        let matrix = try floats(operand)
+        do throws(DenseAlgebra.Failure) {
+            return try DenseAlgebra.singularParts(matrix, rows: rows, columns: columns)
+        } catch {
+            throw AdapterError(.invalid, error.description)
+        }
+    }
+
+    /// See `DenseAlgebra.orthogonalParts`.
+    func orthogonalParts(
+        of operand: Operand, rows: Int, columns: Int
+    ) throws(AdapterError) -> DenseAlgebra.OrthogonalParts {
+        let matrix = try floats(operand)
+        do throws(DenseAlgebra.Failure) {
+            return try DenseAlgebra.orthogonalParts(matrix, rows: rows, columns: columns)
+        } catch {
+            throw AdapterError(.invalid, error.description)
+        }
+    }
+}
+
+extension SafetensorsFile.DType {
+    /// Whether the elements are whole numbers.
+    var isInteger: Bool {
+        switch self {
+        case .i64, .i32, .i16, .i8, .u64, .u32, .u16, .u8: true
+        case .f64, .f32, .f16, .bf16, .bool: false
+        }
+    }
+
+    /// The elements of an integer type; what does not fit an Int is its largest value.
+    func integers(_ bytes: UnsafeRawBufferPointer) -> [Int] {
+        func read<T: FixedWidthInteger & BitwiseCopyable>(_: T.Type) -> [Int] {
+            stride(from: 0, to: bytes.count, by: MemoryLayout<T>.size).map {
+                Int(clamping: T(littleEndian: bytes.loadUnaligned(fromByteOffset: $0, as: T.self)))
+            }
+        }
+        return switch self {
+        case .i64: read(Int64.self)
+        case .i32: read(Int32.self)
+        case .i16: read(Int16.self)
+        case .i8: read(Int8.self)
+        case .u64: read(UInt64.self)
+        case .u32: read(UInt32.self)
+        case .u16: read(UInt16.self)
+        case .u8: read(UInt8.self)
+        case .f64, .f32, .f16, .bf16, .bool: preconditionFailure("not an integer type")
+        }
+    }
+}
