@@ -3,9 +3,6 @@ import LorryTensor
 
 /// Turns a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`) into an adapter program.
 public enum AdapterCompiler {
-    /// The PEFT methods that are served.
-    static let methods: [any PEFTMethod] = [LoRAMethod()]
-
     /// Reads, checks and lays out an adapter for a base model.
     ///
     /// - Parameters:
@@ -87,25 +84,11 @@ public enum AdapterCompiler {
         guard let type = source.configuration["peft_type"]?.stringValue else {
             throw source.bad("peft_type", "is missing")
         }
-        guard let method = methods.first(where: { $0.peftType == type }) else {
-            let served = methods.map(\.peftType).sorted().joined(separator: ", ")
-            throw source.unsupported("peft_type", "\(type) is not supported; served are \(served)")
+        guard let method = PEFTMethods.served.first(where: { $0.peftTypes.contains(type) }) else {
+            throw source.unsupported("peft_type", PEFTMethods.refusal(of: type))
         }
         var builder = AdapterProgramBuilder(configuration: configuration)
         let name = try method.compile(source, into: &builder)
         return builder.plan(method: name, format: format)
     }
-}
-
-/// One PEFT method: how its files become operations of an adapter program.
-protocol PEFTMethod: Sendable {
-    /// The value of `peft_type` in `adapter_config.json`.
-    var peftType: String { get }
-
-    /// Checks the files against the base model and adds their operations to the builder. Every
-    /// tensor is used, every target has its tensors, and no option is ignored: else it throws.
-    ///
-    /// - Returns: the method's common name.
-    func compile(_ source: AdapterSource, into builder: inout AdapterProgramBuilder)
-        throws(AdapterError) -> String
 }

@@ -16,7 +16,7 @@ import LorryTensor
 ///     base_model.model.model.embed_tokens.lora_embedding_A  [r, vocabularySize]
 ///     base_model.model.model.embed_tokens.lora_embedding_B  [hiddenSize, r]
 struct LoRAMethod: PEFTMethod {
-    let peftType = "LORA"
+    let peftTypes = ["LORA"]
     /// The largest rank that is served.
     private static let maximumRank = 512
 
