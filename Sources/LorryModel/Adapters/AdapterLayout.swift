@@ -42,6 +42,7 @@ struct AdapterLayout {
             builder.virtualTokenCount > 0 ? builder.virtualTokenCount : nil
         description.vocabularySize = vocabularySize
         description.invocationTokens = builder.invocationTokens
+        description.operationCount = builder.operationCount
         return AdapterPlan(
             description: description, format: format, operations: operations, copies: copies)
     }
