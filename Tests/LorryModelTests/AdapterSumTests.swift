@@ -177,7 +177,8 @@ import Testing
         var activated = adapter(["q_proj"], rank: 2, alpha: 4, seed: 1)
         activated.set("alora_invocation_tokens", [3])
         for (refused, reason) in [
-            (decomposed, "scales what linear layers give"), (saving, "replaces the weights of norms"),
+            (decomposed, "scales what linear layers give"),
+            (saving, "replaces the weights of norms"),
             (activated, "acts from some tokens on only"),
         ] {
             var folders: [TestFolder] = []

@@ -1,3 +1,5 @@
+import LorryTensor
+
 extension AdapterProgramBuilder {
     /// What the adapter adds to a token's computation; a product and its sum count as two. The
     /// head's part is counted as if each token's logits were wanted.
@@ -19,7 +21,9 @@ extension AdapterProgramBuilder {
         for delta in embeddingLowRanks { count += 2 * delta.rank * width }
         if embeddingScale != nil { count += width }
         // Products with keys, and sums of values.
-        for prompt in promptAttentions.values { count += 4 * prompt.count * configuration.queryWidth }
+        for prompt in promptAttentions.values {
+            count += 4 * prompt.count * configuration.queryWidth
+        }
         return count
     }
 
@@ -45,7 +49,7 @@ extension AdapterProgramBuilder.LinearOperations {
         count += sparse.reduce(0) { $0 + 2 * $1.count }
         for kronecker in kroneckers {
             let shape = kronecker.shape
-            count += 2 * shape.leftIn * shape.rightOut * (shape.rightIn + shape.leftOut)
+            count += 2 * shape.leftOut * shape.rightIn * (shape.leftIn + shape.rightOut)
         }
         count += circulants.count * 2 * outFeatures * inFeatures
         if outputScale != nil { count += outFeatures }
