@@ -14,7 +14,8 @@ struct AdaptersCommand: AsyncParsableCommand {
             neither.
             """,
         subcommands: [
-            List.self, Add.self, Remove.self, Show.self, Pin.self, Unpin.self, Verify.self,
+            List.self, Add.self, Remove.self, Show.self, Pin.self, Unpin.self, Merge.self,
+            Verify.self,
         ])
 
     struct List: AsyncParsableCommand {

@@ -1,5 +1,6 @@
 import Foundation
 import LorryModel
+import LorryTensor
 import Testing
 
 /// Merges of two adapters of the llama fixture against what peft makes of them (see `generate.py`).
