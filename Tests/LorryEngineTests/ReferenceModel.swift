@@ -69,7 +69,8 @@ struct ReferenceModel {
                 directory: directory, configuration: model.configuration,
                 format: model.format.operandFormat)
             references[name] = AdapterReference(
-                id: AdapterVersionID(name), name: name, byteCount: description.byteCount
+                id: AdapterVersionID(name), name: name, byteCount: description.byteCount,
+                traits: description.traits
             ) {
                 try AdapterCompiler.compile(directory: directory, model: model)
             }

@@ -1,7 +1,12 @@
 /// The PEFT methods by their types.
 enum PEFTMethods {
     static let served: [any PEFTMethod] = [
-        LoRAMethod()
+        AdaptionPromptMethod(),
+        IA3Method(),
+        LoRAMethod(),
+        PrefixTuningMethod(),
+        PromptTuningMethod(),
+        TrainableTokensMethod(),
     ]
 
     /// Types that are known and not served, with the reason.

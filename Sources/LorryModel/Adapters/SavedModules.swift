@@ -22,6 +22,13 @@ enum SavedModules {
             }
             try replace(module, by: tensor, tensors, &builder)
         }
+        let answered = builder.dimensions(of: .head).outFeatures
+        guard answered <= builder.vocabularySize else {
+            throw AdapterError(
+                .invalid,
+                "\(AdapterSource.weightsFile): lm_head has \(answered) rows, but the embedding only "
+                    + "\(builder.vocabularySize): what is answered could not be read")
+        }
     }
 
     private static func names(_ source: AdapterSource) throws(AdapterError) -> [String] {
