@@ -1,7 +1,9 @@
 /// The PEFT methods by their types.
 enum PEFTMethods {
     static let served: [any PEFTMethod] = [
-        LoRAMethod()
+        LoRAMethod(),
+        AdaLoRAMethod(), LoHaMethod(), LoKrMethod(), DeLoRAMethod(), MiSSMethod(),
+        LNTuningMethod(), BEFTMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
