@@ -3,7 +3,7 @@ enum PEFTMethods {
     static let served: [any PEFTMethod] = [
         LoRAMethod(),
         AdaLoRAMethod(), LoHaMethod(), LoKrMethod(), DeLoRAMethod(), MiSSMethod(),
-        LNTuningMethod(), BEFTMethod(),
+        LNTuningMethod(), BEFTMethod(), VeRAMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
