@@ -1,12 +1,20 @@
 /// The PEFT methods by their types.
 enum PEFTMethods {
     static let served: [any PEFTMethod] = [
+        AdaLoRAMethod(),
         AdaptionPromptMethod(),
+        BEFTMethod(),
+        DeLoRAMethod(),
         IA3Method(),
+        LNTuningMethod(),
+        LoHaMethod(),
+        LoKrMethod(),
         LoRAMethod(),
+        MiSSMethod(),
         PrefixTuningMethod(),
         PromptTuningMethod(),
         TrainableTokensMethod(),
+        VeRAMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
