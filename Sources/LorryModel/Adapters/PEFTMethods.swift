@@ -1,7 +1,8 @@
 /// The PEFT methods by their types.
 enum PEFTMethods {
     static let served: [any PEFTMethod] = [
-        LoRAMethod()
+        BOFTMethod(), C3AMethod(), HRAMethod(), LoRAMethod(), OFTMethod(), RoAdMethod(),
+        SHiRAMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
