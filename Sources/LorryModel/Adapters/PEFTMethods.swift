@@ -1,6 +1,9 @@
 /// The PEFT methods by their types.
 enum PEFTMethods {
     static let served: [any PEFTMethod] = [
+        LoRAMethod(),
+        AdaLoRAMethod(), LoHaMethod(), LoKrMethod(), DeLoRAMethod(), MiSSMethod(),
+        LNTuningMethod(), BEFTMethod(), VeRAMethod(),
         BOFTMethod(), C3AMethod(), HRAMethod(), LoRAMethod(), OFTMethod(), RoAdMethod(),
         SHiRAMethod(),
     ]
