@@ -4,8 +4,9 @@ enum PEFTMethods {
         LoRAMethod(),
         AdaLoRAMethod(), LoHaMethod(), LoKrMethod(), DeLoRAMethod(), MiSSMethod(),
         LNTuningMethod(), BEFTMethod(), VeRAMethod(),
-        BOFTMethod(), C3AMethod(), HRAMethod(), LoRAMethod(), OFTMethod(), RoAdMethod(),
-        SHiRAMethod(),
+        BOFTMethod(), C3AMethod(), HRAMethod(), OFTMethod(), RoAdMethod(),
+        SHiRAMethod(), HiRAMethod(), OSFMethod(), DEFTMethod(), PEANuTMethod(), FRoDMethod(),
+        SuperTuningMethod(), GLoRAMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
