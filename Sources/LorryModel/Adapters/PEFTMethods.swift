@@ -3,7 +3,8 @@ enum PEFTMethods {
     static let served: [any PEFTMethod] = [
         LoRAMethod(),
         AdaLoRAMethod(), LoHaMethod(), LoKrMethod(), DeLoRAMethod(), MiSSMethod(),
-        LNTuningMethod(), BEFTMethod(), VeRAMethod(),
+        LNTuningMethod(), BEFTMethod(), VeRAMethod(), RandLoRAMethod(),
+        VBLoRAMethod(), TinyLoRAMethod(), UniLoRAMethod(), GraLoRAMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
