@@ -53,8 +53,25 @@ package struct NumpyGenerator {
         return Int(product >> 32)
     }
 
-    /// `shuffle`; only the places from `first` on are drawn for.
-    package mutating func shuffle(_ numbers: inout [Int32], from first: Int = 1) {
+    /// In `0...bound`: as many bits as the bound has, until they do not exceed it.
+    private mutating func drawMasked(upTo bound: Int) -> Int {
+        precondition(bound > 0 && bound <= UInt32.max)
+        let mask = UInt32.max >> UInt32(bound).leadingZeroBitCount
+        while true {
+            let value = draw32() & mask
+            if value <= UInt32(bound) { return Int(value) }
+        }
+    }
+
+    /// `shuffle`
+    package mutating func shuffle(_ numbers: inout [Int32]) {
+        for index in stride(from: numbers.count - 1, to: 0, by: -1) {
+            numbers.swapAt(index, drawMasked(upTo: index))
+        }
+    }
+
+    /// As `choice` shuffles, which draws otherwise than `shuffle`; from the end to `first`.
+    private mutating func shuffleChoice(_ numbers: inout [Int32], from first: Int = 1) {
         for index in stride(from: numbers.count - 1, through: first, by: -1) {
             numbers.swapAt(index, draw(upTo: index))
         }
@@ -65,7 +82,7 @@ package struct NumpyGenerator {
         precondition(count <= bound && bound <= Int(Int32.max))
         if bound > 10_000, count > bound / 50 {
             var all = (0..<Int32(bound)).map { $0 }
-            shuffle(&all, from: max(bound - count, 1))
+            shuffleChoice(&all, from: max(bound - count, 1))
             return Array(all[(bound - count)...])
         }
         // Floyd's algorithm.
@@ -77,7 +94,7 @@ package struct NumpyGenerator {
             seen.insert(value)
             chosen.append(value)
         }
-        shuffle(&chosen)
+        shuffleChoice(&chosen)
         return chosen
     }
 }
