@@ -10,6 +10,7 @@ enum PEFTMethods {
         DeLoRAMethod(),
         FRoDMethod(),
         GLoRAMethod(),
+        GraLoRAMethod(),
         HRAMethod(),
         HiRAMethod(),
         IA3Method(),
@@ -23,10 +24,14 @@ enum PEFTMethods {
         PEANuTMethod(),
         PrefixTuningMethod(),
         PromptTuningMethod(),
+        RandLoRAMethod(),
         RoAdMethod(),
         SHiRAMethod(),
         SuperTuningMethod(),
+        TinyLoRAMethod(),
         TrainableTokensMethod(),
+        UniLoRAMethod(),
+        VBLoRAMethod(),
         VeRAMethod(),
     ]
 
@@ -34,6 +39,7 @@ enum PEFTMethods {
     private static let refused: [String: String] = [
         "ADAMSS": "its file lacks the clusters of rows that its blocks act on",
         "LILY": "its router mixes over the whole batch, so that answers would depend on neighbours",
+        "POLY": "it mixes its skills by the task of each request, which requests do not name",
         "PSOFT": "its file lacks the signs of the singular vectors that it is relative to",
         "SHADOW": "it runs a network of its own beside the model's layers",
         "XLORA": "it mixes adapters by a first pass over the whole prompt for every token",

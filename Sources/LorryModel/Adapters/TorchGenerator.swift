@@ -61,12 +61,13 @@ package struct TorchGenerator {
         (0..<count).map { _ in uniform() * (high - low) + low }
     }
 
-    /// `uniform_` of bf16: the value of single precision, rounded; what becomes `high` is `low`.
+    /// `uniform_` of bf16: the value of single precision, rounded; what becomes the rounded `high` is
+    /// the rounded `low`.
     package mutating func roundedUniform(count: Int, from low: Float, to high: Float) -> [Float] {
-        let (low, high) = (low.roundedToBFloat16, high.roundedToBFloat16)
+        let (first, last) = (low.roundedToBFloat16, high.roundedToBFloat16)
         return (0..<count).map { _ in
             let value = (uniform() * (high - low) + low).roundedToBFloat16
-            return value == high ? low : value
+            return value == last ? first : value
         }
     }
 
