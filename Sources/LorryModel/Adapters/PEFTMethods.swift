@@ -6,7 +6,7 @@ enum PEFTMethods {
         LNTuningMethod(), BEFTMethod(), VeRAMethod(),
         BOFTMethod(), C3AMethod(), HRAMethod(), OFTMethod(), RoAdMethod(),
         SHiRAMethod(), HiRAMethod(), OSFMethod(), DEFTMethod(), PEANuTMethod(), FRoDMethod(),
-        SuperTuningMethod(), GLoRAMethod(),
+        SuperTuningMethod(), GLoRAMethod(), FourierFTMethod(), WaveFTMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
