@@ -21,7 +21,9 @@ struct FourierFTMethod: PEFTMethod {
             "n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed", "fan_in_fan_out",
             "bias", "init_weights",
         ])
-        let biases = try SavedBiases(source, only: "fourierft_only")
+        // peft's documentation has the one name, its other methods are named as the other.
+        let name = try source.string("bias") == "fourier_only" ? "fourier_only" : "fourierft_only"
+        let biases = try SavedBiases(source, only: name)
         let scaling = try source.scale("scaling", try source.number("scaling") ?? 150)
         let seed = try RandomPlaces.seed(source)
         var tensors = AdapterTensors(source, configuration: builder.configuration)

@@ -53,7 +53,8 @@ struct WaveFTMethod: PEFTMethod {
         guard try source.flag("use_idwt", default: true) else { return nil }
         guard let filters = WaveletFilters(name: name) else {
             throw source.unsupported(
-                "wavelet_family", "'\(name)' is not supported; db1 to db10, sym2 and sym3 are")
+                "wavelet_family",
+                "'\(name)' is not supported; db1 to db10, sym2 to sym10 and coif1 are")
         }
         return filters
     }

@@ -4,23 +4,39 @@ import Foundation
 ///
 /// Daubechies' filters of order N (Ten Lectures on Wavelets, 1992, chapter 6) have N zeros at -1,
 /// and of the other zeros those inside the unit circle: `h(z) = c (1 + z)ᴺ Π (z - z_k)`, with the
-/// z_k from the zeros y_k of `P(y) = Σ_{k<N} C(N-1+k, k) yᵏ` by `z + 1/z = 2 - 4 y`. Symlets of
-/// orders 2 and 3 are the same.
-struct WaveletFilters: Sendable {
+/// z_k from the zeros y_k of `P(y) = Σ_{k<N} C(N-1+k, k) yᵏ` by `z + 1/z = 2 - 4 y`. Symlets
+/// (chapter 8) are their like with some of the z_k outside the circle instead, which makes them less
+/// asymmetric. The first coiflet is known in closed form.
+package struct WaveletFilters: Sendable {
     /// The low-pass filter.
     private let smooth: [Float]
     private let detail: [Float]
 
     var length: Int { smooth.count }
 
-    /// - Parameter name: as `db4`.
-    init?(name: String) {
-        let isSymlet = name.hasPrefix("sym")
-        guard isSymlet || name.hasPrefix("db"),
-            let order = Int(name.dropFirst(isSymlet ? 3 : 2)),
-            (isSymlet ? 2...3 : 1...10).contains(order)
-        else { return nil }
-        let filter = Self.daubechies(order: order)
+    /// By order: which of a symlet's zeros are inverted, a bit for each in the order of magnitudes,
+    /// a conjugate pair as one.
+    private static let symletChoices = [
+        2: 0b0, 3: 0b0, 4: 0b10, 5: 0b1, 6: 0b101, 7: 0b1, 8: 0b1010, 9: 0b110, 10: 0b10101,
+    ]
+
+    /// - Parameter name: `db1` to `db10`, `sym2` to `sym10` or `coif1`.
+    package init?(name: String) {
+        let filter: [Double]
+        if name == "coif1" {
+            let root = 7.0.squareRoot()
+            filter = [1 - root, 5 + root, 14 + 2 * root, 14 - 2 * root, 1 - root, -3 + root]
+                .map { $0 / (16 * 2.0.squareRoot()) }
+        } else if name.hasPrefix("sym") {
+            guard let order = Int(name.dropFirst(3)), let choice = Self.symletChoices[order]
+            else { return nil }
+            filter = Self.orthogonal(order: order, inverting: choice)
+        } else {
+            guard name.hasPrefix("db"), let order = Int(name.dropFirst(2)),
+                (1...10).contains(order)
+            else { return nil }
+            filter = Self.orthogonal(order: order, inverting: 0)
+        }
         smooth = filter.map { Float($0) }
         detail = filter.indices.map { index in
             let value = filter[filter.count - 1 - index]
@@ -28,23 +44,30 @@ struct WaveletFilters: Sendable {
         }
     }
 
-    func reconstruction(isDetail: Bool) -> [Float] { isDetail ? detail : smooth }
+    /// The low-pass or the high-pass filter.
+    package func reconstruction(isDetail: Bool) -> [Float] { isDetail ? detail : smooth }
 
-    /// The largest numbers come first.
-    private static func daubechies(order: Int) -> [Double] {
+    /// Of Daubechies' filters the largest numbers come first.
+    private static func orthogonal(order: Int, inverting choice: Int) -> [Double] {
         var coefficients = [1.0]
         for k in 1..<max(1, order) {
-            coefficients.append(
-                coefficients[k - 1] * Double(order - 1 + k) / Double(k))
+            coefficients.append(coefficients[k - 1] * Double(order - 1 + k) / Double(k))
         }
-        var product = [Complex(1)]
-        for _ in 0..<order { product = times(product, [Complex(1), Complex(1)]) }
-        for zero in zeros(coefficients) {
+        // Of each conjugate pair one; a real zero alone.
+        let inner = zeros(coefficients).filter { $0.imaginary > -1e-9 }.map { zero in
             // z² - 2 w z + 1 = 0; of its zeros, whose product is 1, the one inside the circle.
             let w = Complex(1) - Complex(2) * zero
             let root = (w * w - Complex(1)).squareRoot()
-            let inner = (w + root).magnitude < 1 ? w + root : w - root
-            product = times(product, [Complex(0) - inner, Complex(1)])
+            return (w + root).magnitude < 1 ? w + root : w - root
+        }.sorted { $0.magnitude < $1.magnitude }
+        var product = [Complex(1)]
+        for _ in 0..<order { product = times(product, [Complex(1), Complex(1)]) }
+        for (index, zero) in inner.enumerated() {
+            let chosen = choice >> index & 1 == 1 ? Complex(1) / zero : zero
+            product = times(product, [Complex(0) - chosen, Complex(1)])
+            guard abs(zero.imaginary) > 1e-9 else { continue }
+            let conjugate = Complex(chosen.real, -chosen.imaginary)
+            product = times(product, [Complex(0) - conjugate, Complex(1)])
         }
         // Ascending powers have the largest last.
         let filter = product.reversed().map(\.real)
