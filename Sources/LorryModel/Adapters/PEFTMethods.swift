@@ -9,6 +9,7 @@ enum PEFTMethods {
         DEFTMethod(),
         DeLoRAMethod(),
         FRoDMethod(),
+        FourierFTMethod(),
         GLoRAMethod(),
         GraLoRAMethod(),
         HRAMethod(),
@@ -33,6 +34,7 @@ enum PEFTMethods {
         UniLoRAMethod(),
         VBLoRAMethod(),
         VeRAMethod(),
+        WaveFTMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
