@@ -93,7 +93,7 @@ targets += library(
 targets += library(
     "LorryText", ["CPCRE2", .product(name: "OrderedCollections", package: "swift-collections")],
     resources: [.copy("Fixtures")])
-targets += library("LorrySynth", [])
+targets += library("LorrySynth", ["LorryModel"])
 targets += library(
     "LorryBench", ["LorryEngine", "LorryHTTP", "LorryModel", "LorryTensor", httpTypes] + nio,
     testDependencies: [

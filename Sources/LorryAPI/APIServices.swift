@@ -27,6 +27,8 @@ public struct APIServices: Sendable {
     /// Compiles an adapter's files for the engine. Throws `AdapterError` of kind `damaged` where
     /// they are not those that were stored.
     public let loadAdapter: @Sendable (AdapterLease) throws -> AdapterProgram
+    /// Makes one program of several adapters.
+    public var sums = AdapterSums()
     public let text: TextCodec
     /// Nil where no keys are configured: then everyone may do everything.
     public let keys: APIKeys?
@@ -37,6 +39,7 @@ public struct APIServices: Sendable {
     public var allowedRoots: [URL] = []
 
     let adapterTexts: AdapterTextCache
+    let sumSizes = SumSizes()
     let usage = KeyUsage()
 
     /// - Parameter tokenizerFile: the base model's tokenizer.json, to recognise unchanged copies

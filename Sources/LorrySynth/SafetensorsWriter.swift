@@ -1,4 +1,5 @@
 import Foundation
+import LorryModel
 
 /// Writes safetensors files chunk by chunk, so that memory stays small whatever the tensors' size.
 struct SafetensorsWriter {
@@ -12,8 +13,6 @@ struct SafetensorsWriter {
         let elements: Range<Int>
     }
 
-    /// Format: the header's length as 8 bytes little-endian, the header as JSON padded to a
-    /// multiple of 8 with spaces, then the tensors without gaps.
     /// - Parameter wrote: called with the byte count of every piece that reached the file.
     func write(
         _ tensors: [TensorSpec], to file: URL, wrote: (_ byteCount: Int) -> Void = { _ in }
@@ -76,19 +75,12 @@ struct SafetensorsWriter {
     }
 
     private static func header(_ tensors: [TensorSpec]) throws -> Data {
-        var entries: [String: Any] = ["__metadata__": ["format": "pt"]]
-        var offset = 0
-        for tensor in tensors {
-            entries[tensor.name] =
-                [
-                    "dtype": tensor.type.safetensorsName, "shape": tensor.shape,
-                    "data_offsets": [offset, offset + tensor.byteCount],
-                ] as [String: Any]
-            offset += tensor.byteCount
-        }
-        var json = try JSONSerialization.data(withJSONObject: entries, options: [.sortedKeys])
-        json.append(Data(repeating: UInt8(ascii: " "), count: (8 - json.count % 8) % 8))
-        let length = UInt64(json.count)
-        return Data((0..<8).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) }) + json
+        try SafetensorsHeader(
+            tensors.map {
+                .init(
+                    name: $0.name, type: $0.type.safetensorsName, shape: $0.shape,
+                    byteCount: $0.byteCount)
+            }
+        ).encoded()
     }
 }

@@ -74,6 +74,22 @@ struct ServeAssembly {
                 directory: lease.directory, model: model, format: adapterFormat,
                 checksums: lease.checksums, cache: compilations)
         }
+        services.sums = AdapterSums(
+            describe: { summands in
+                try AdapterCompiler.describe(
+                    sumOf: summands.map(\.summand), configuration: model.configuration,
+                    format: adapterFormat)
+            },
+            load: { summands in
+                for lease in summands.map(\.lease) where lease.checksums == nil {
+                    if let problem = lease.contentProblem() {
+                        throw AdapterError(.damaged, problem)
+                    }
+                }
+                return try AdapterCompiler.compile(
+                    sumOf: summands.map(\.summand), model: model, format: adapterFormat,
+                    cache: compilations)
+            })
         services.allowedRoots = settings.allowedAdapterRoots.map { URL(filePath: $0) }
         EngineGauges.add(
             to: metrics.registry, modelName: modelName,

@@ -73,8 +73,13 @@ struct BadField: Sendable, CustomTestStringConvertible {
         .init(
             #""response_format": {"type": "json_object"}"#, "response_format.type", "constrained"),
         .init(#""response_format": {"type": "xml"}"#, "response_format.type", "must be"),
-        .init(#""lora": [{"id": 0}, {"id": 1}]"#, "lora", "exactly one"),
-        .init(#""lora": [{"id": 0, "scale": 0.5}]"#, "lora[0].scale", "must be 1"),
+        .init(#""lora": {"id": 0}"#, "lora", "must be an array"),
+        .init(#""lora": [{"id": 0}, 1]"#, "lora[1]", "must be an object"),
+        .init(#""lora": [{"id": 0, "scale": "x"}]"#, "lora[0].scale", "must be a number"),
+        .init(#""lora": [{"id": 0, "scale": 1e99}]"#, "lora[0].scale", "must be a number"),
+        .init(
+            "\"lora\": [\(Array(repeating: #"{"id": 0}"#, count: 17).joined(separator: ","))]",
+            "lora", "at most 16"),
         .init(#""lora": [{"scale": 1}]"#, "lora[0].id", "needed"),
         .init(#""adapter_id": 4"#, "adapter_id", "must be a string"),
     ]

@@ -18,15 +18,8 @@ extension APIServices {
                 return try adapterModel(adapter, shown: name, principal)
             }
             return try adapterModel(name, shown: name, principal)
-        case .adapter(let name, _):
-            return try adapterModel(name, shown: name, principal)
-        case .position(let position):
-            let records = visibleAdapters(for: principal)
-            guard records.indices.contains(position) else {
-                throw .modelNotFound("lora[\(position)]")
-            }
-            let name = records[position].name
-            return try adapterModel(name, shown: name, principal)
+        case .adapter(let name): return try adapterModel(name, shown: name, principal)
+        case .sum(let summands): return try sumModel(summands, principal)
         }
     }
 
@@ -35,18 +28,33 @@ extension APIServices {
     private func adapterModel(
         _ wanted: String, shown: String, _ principal: Principal
     ) throws(APIError) -> ServedModel {
+        try plainModel(lease(wanted, shown: shown, principal), shown: shown)
+    }
+
+    func plainModel(_ lease: AdapterLease, shown: String) throws(APIError) -> ServedModel {
+        ServedModel(name: shown, adapter: reference(to: lease), text: try codec(of: lease))
+    }
+
+    /// What an adapter speaks through.
+    func codec(of lease: AdapterLease) throws(APIError) -> TextCodec {
+        try adapterTexts.codec(
+            version: lease.record.version.digest, directory: lease.directory)
+    }
+
+    /// The adapter version that a client named, with its files held.
+    ///
+    /// - Throws: `APIError` 404 where there is none, or where the key may not use it.
+    func lease(
+        _ wanted: String, shown: String, _ principal: Principal
+    ) throws(APIError) -> AdapterLease {
         let name = String(wanted.prefix { $0 != "@" })
         guard principal.mayUse(adapter: name) else { throw .modelNotFound(shown) }
-        let lease: AdapterLease
         do {
-            lease = try registry.acquire(wanted, tenant: principal.tenant)
+            return try registry.acquire(wanted, tenant: principal.tenant)
         } catch {
             let isUnknown = error.kind == .notFound || error.kind == .invalid
             throw isUnknown ? .modelNotFound(shown) : APIError(error)
         }
-        let codec = try adapterTexts.codec(
-            version: lease.record.version.digest, directory: lease.directory)
-        return ServedModel(name: shown, adapter: reference(to: lease), text: codec)
     }
 
     /// How the engine gets at a version of an adapter, whose files stay while it holds this.

@@ -8,11 +8,28 @@ struct ModelSelection: Sendable, Equatable {
         case base
         /// `model`: the base model's name, an adapter's, `name@version` or `BASE:NAME`.
         case named(String)
-        /// LoRAX's `adapter_id`, or llama.cpp's `lora` by name: an adapter, never the base model.
-        case adapter(String, field: String)
-        /// llama.cpp's `lora` by the position in `GET /lora-adapters`.
-        case position(Int)
+        /// LoRAX's `adapter_id`: an adapter, never the base model.
+        case adapter(String)
+        /// llama.cpp's `lora`: a sum of adapters, the base model where it is empty.
+        case sum([Summand])
     }
+
+    /// An entry of `lora`.
+    struct Summand: Sendable, Equatable {
+        enum Adapter: Sendable, Equatable {
+            case named(String)
+            /// In `GET /lora-adapters`.
+            case position(Int)
+        }
+        var adapter: Adapter
+        var scale: Float
+    }
+
+    /// How many adapters a sum may have.
+    static let maximumSummandCount = 16
+    /// How many entries `lora` may have, those of scale 0 included.
+    private static let maximumEntryCount = 1024
+
     var choice = Choice.base
 
     init() {}
@@ -21,25 +38,45 @@ struct ModelSelection: Sendable, Equatable {
         let model = try fields.string("model")
         if let model, !model.isEmpty { choice = .named(model) }
         if let adapter = try fields.string("adapter_id"), !adapter.isEmpty {
-            choice = .adapter(adapter, field: "adapter_id")
+            choice = .adapter(adapter)
         }
-        guard let entries = try fields.array("lora"), !entries.isEmpty else { return }
-        guard entries.count == 1, let entry = entries[0].objectValue else {
-            throw fields.fail("lora", "must hold exactly one adapter: mixtures are not supported.")
+        if let entries = try fields.array("lora") {
+            choice = .sum(try Self.summands(entries, fields))
         }
-        let member = FieldReader(object: entry, path: "lora[0].")
-        let scale = try member.number("scale", "a number", { _ in true }) ?? 1
-        guard scale == 1 else {
-            throw member.fail("scale", "must be 1: scaled adapters are not supported.")
+    }
+
+    private static func summands(
+        _ entries: [StrictJSON], _ fields: FieldReader
+    ) throws(APIError) -> [Summand] {
+        guard entries.count <= maximumEntryCount else {
+            throw fields.fail("lora", "may have at most \(maximumEntryCount) entries.")
         }
-        if let name = try member.string("name") {
-            choice = .adapter(name, field: "lora[0].name")
-        } else if let name = member.value("id")?.stringValue {
-            choice = .adapter(name, field: "lora[0].id")
-        } else if let position = try member.integer("id") {
-            choice = .position(position)
-        } else {
-            throw member.fail("id", "or name is needed.")
+        var summands: [Summand] = []
+        for (index, entry) in entries.enumerated() {
+            guard let object = entry.objectValue else {
+                throw fields.fail("lora[\(index)]", "must be an object.")
+            }
+            summands.append(try summand(FieldReader(object: object, path: "lora[\(index)].")))
         }
+        guard summands.count(where: { $0.scale != 0 }) <= maximumSummandCount else {
+            throw fields.fail(
+                "lora",
+                "may name at most \(maximumSummandCount) adapters with a scale other than 0.")
+        }
+        return summands
+    }
+
+    private static func summand(_ entry: FieldReader) throws(APIError) -> Summand {
+        let scale = try entry.number("scale", "a number", { _ in true }) ?? 1
+        if let name = try entry.string("name") {
+            return Summand(adapter: .named(name), scale: scale)
+        }
+        if let name = entry.value("id")?.stringValue {
+            return Summand(adapter: .named(name), scale: scale)
+        }
+        guard let position = try entry.integer("id") else {
+            throw entry.fail("id", "or name is needed.")
+        }
+        return Summand(adapter: .position(position), scale: scale)
     }
 }

@@ -21,7 +21,7 @@ public enum AdapterCompiler {
         let plan = try plan(
             files, model.configuration, format ?? model.format.operandFormat, cache)
         let program = try plan.program(
-            reading: try files.weights.get().bytes, model: model, spares: cache?.spares)
+            reading: [try files.weights.get().bytes], model: model, spares: cache?.spares)
         if checksums != nil { try files.checkUnchanged() }
         return program
     }
@@ -81,6 +81,14 @@ public enum AdapterCompiler {
     private static func plan(
         _ source: AdapterSource, _ configuration: ModelConfiguration, _ format: OperandFormat
     ) throws(AdapterError) -> AdapterPlan {
+        let (builder, method) = try operations(of: source, configuration)
+        return builder.plan(method: method, format: format)
+    }
+
+    /// What an adapter does, with its method's common name.
+    static func operations(
+        of source: AdapterSource, _ configuration: ModelConfiguration
+    ) throws(AdapterError) -> (AdapterProgramBuilder, method: String) {
         guard let type = source.configuration["peft_type"]?.stringValue else {
             throw source.bad("peft_type", "is missing")
         }
@@ -89,6 +97,6 @@ public enum AdapterCompiler {
         }
         var builder = AdapterProgramBuilder(configuration: configuration)
         let name = try method.compile(source, into: &builder)
-        return builder.plan(method: name, format: format)
+        return (builder, name)
     }
 }

@@ -47,11 +47,12 @@ struct AdapterPlan: Sendable {
     /// Reads, converts, computes and lays out the operands.
     ///
     /// - Parameters:
-    ///   - file: the whole file that the plan was made for, or one with an equal header and size.
+    ///   - files: the whole file that the plan was made for, or one with an equal header and size;
+    ///     of a sum of adapters, each one's.
     ///   - spares: where the program's memory may come from, and goes in the end.
     /// - Throws: `AdapterError` where the memory is refused or numbers do not do.
     func program(
-        reading file: UnsafeRawBufferPointer, model: DecoderModel, spares: SparePages? = nil
+        reading files: [UnsafeRawBufferPointer], model: DecoderModel, spares: SparePages? = nil
     ) throws(AdapterError) -> AdapterProgram {
         let memory: PageMemory
         do throws(MemoryRefusal) {
@@ -60,7 +61,7 @@ struct AdapterPlan: Sendable {
             throw AdapterError(.outOfMemory, error.description)
         }
         let writer = OperandWriter(
-            reader: OperandReader(file: file, model: model), format: format)
+            reader: OperandReader(files: files, base: BaseWeights(model)), format: format)
         for copy in copies { try writer.write(copy, to: memory.start + copy.range.lowerBound) }
         return AdapterProgram(
             description: description, format: format, operands: memory, operations: operations)

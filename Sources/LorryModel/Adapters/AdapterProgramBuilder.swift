@@ -258,6 +258,18 @@ public struct AdapterProgramBuilder: Sendable {
         body(&operations[module, default: LinearOperations()])
     }
 
+    /// Adds what another adapter does at a linear layer; see `AdapterSum`.
+    mutating func add(_ others: LinearOperations, at module: BaseModule) {
+        change(module) {
+            $0.lowRanks += others.lowRanks
+            $0.dense += others.dense
+            $0.sparse += others.sparse
+            $0.kroneckers += others.kroneckers
+            $0.circulants += others.circulants
+            $0.biases += others.biases
+        }
+    }
+
     private func requireLayer(_ module: BaseModule) {
         guard case .linear = module else {
             preconditionFailure("\(module.path) is no linear layer of a decoder layer")
@@ -386,7 +398,7 @@ public struct AdapterProgramBuilder: Sendable {
         method: String, format: OperandFormat, model: DecoderModel,
         reading file: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
     ) throws(AdapterError) -> AdapterProgram {
-        try plan(method: method, format: format).program(reading: file, model: model)
+        try plan(method: method, format: format).program(reading: [file], model: model)
     }
 
     /// Where everything is to lie.

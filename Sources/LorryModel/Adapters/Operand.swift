@@ -25,6 +25,28 @@ public enum Operand: Sendable {
         return .derived(count: place.count) { reader in reader.floats(place).map(change) }
     }
 
+    /// The same operand where the adapter's file is one of several that a reader has.
+    func reading(file: Int) -> Operand {
+        switch self {
+        case .constant: return self
+        case .stored(var place):
+            place.file = file
+            return .stored(place)
+        case .derived(let count, let compute):
+            return .derived(count: count) { reader throws(AdapterError) in
+                try compute(reader.reader(of: file))
+            }
+        }
+    }
+
+    /// All numbers, each times a factor.
+    func scaled(by factor: Float) -> Operand {
+        let operand = self
+        return .derived(count: count) { reader throws(AdapterError) in
+            try reader.floats(operand).map { $0 * factor }
+        }
+    }
+
     public var count: Int {
         switch self {
         case .stored(let place): place.count
@@ -40,6 +62,8 @@ public struct TensorPlace: Sendable {
     let offset: Int
     let shape: [Int]
     let dtype: SafetensorsFile.DType
+    /// Which of the reader's files it lies in.
+    var file = 0
 
     init(_ tensor: SafetensorsFile.Tensor) {
         name = tensor.name
@@ -52,17 +76,27 @@ public struct TensorPlace: Sendable {
     var byteRange: Range<Int> { offset..<offset + count * dtype.byteCount }
 }
 
-/// Reads an adapter's numbers while its program is made, beside the base's weights.
+/// Reads an adapter's numbers while its program is made, beside the base's weights. A sum of adapters
+/// has a file of each.
 public final class OperandReader {
-    private let file: UnsafeRawBufferPointer
+    private let files: [UnsafeRawBufferPointer]
+    private var readers: [Int: OperandReader] = [:]
     /// The base's weights, as they are resident.
     let base: BaseWeights
     private var results: [String: (value: [[Float]], usesLeft: Int)] = [:]
 
-    /// - Parameter file: all bytes of the adapter's file.
-    init(file: UnsafeRawBufferPointer, model: DecoderModel) {
-        self.file = file
-        base = BaseWeights(model)
+    /// - Parameter files: all bytes of each adapter's file.
+    init(files: [UnsafeRawBufferPointer], base: BaseWeights) {
+        self.files = files
+        self.base = base
+    }
+
+    /// A reader of one of the files alone, always the same.
+    func reader(of file: Int) -> OperandReader {
+        if let known = readers[file] { return known }
+        let reader = OperandReader(files: [files[file]], base: base)
+        readers[file] = reader
+        return reader
     }
 
     /// A tensor's bytes, for packing.
@@ -71,7 +105,7 @@ public final class OperandReader {
             preconditionFailure("tensor '\(place.name)' is not of weights")
         }
         return FactorSource(
-            bytes: UnsafeRawBufferPointer(rebasing: file[place.byteRange]), elementType: type)
+            bytes: UnsafeRawBufferPointer(rebasing: files[place.file][place.byteRange]), elementType: type)
     }
 
     /// A tensor's numbers in single precision.
@@ -88,7 +122,7 @@ public final class OperandReader {
 
     /// A tensor's whole numbers: of an integer type.
     func integers(_ place: TensorPlace) -> [Int] {
-        place.dtype.integers(UnsafeRawBufferPointer(rebasing: file[place.byteRange]))
+        place.dtype.integers(UnsafeRawBufferPointer(rebasing: files[place.file][place.byteRange]))
     }
 
     func floats(_ operand: Operand) throws(AdapterError) -> [Float] {

@@ -1,0 +1,164 @@
+import Crypto
+import LorryEngine
+import LorryModel
+import LorryRegistry
+import Synchronization
+
+/// An adapter version as a part of a sum, with its files held.
+public struct ScaledAdapter: Sendable {
+    public let lease: AdapterLease
+    public let scale: Float
+
+    public var summand: AdapterSummand {
+        AdapterSummand(
+            name: lease.record.name, directory: lease.directory, checksums: lease.checksums,
+            scale: scale)
+    }
+}
+
+/// How several adapters become one program; made by the executable. Both throw `AdapterError`, of
+/// kind `unsupported` where an adapter is none that can be part of a sum.
+public struct AdapterSums: Sendable {
+    /// What the program will be, by the adapters' headers alone.
+    let describe: @Sendable ([ScaledAdapter]) throws -> AdapterDescription
+    let load: @Sendable ([ScaledAdapter]) throws -> AdapterProgram
+
+    public init(
+        describe: @escaping @Sendable ([ScaledAdapter]) throws -> AdapterDescription,
+        load: @escaping @Sendable ([ScaledAdapter]) throws -> AdapterProgram
+    ) {
+        self.describe = describe
+        self.load = load
+    }
+
+    /// Serves no sums.
+    init() {
+        describe = { _ in throw AdapterError(.unsupported, "sums of adapters are not served") }
+        load = { _ in throw AdapterError(.unsupported, "sums of adapters are not served") }
+    }
+}
+
+/// How large the programs of sums are, for those asked for last. Scales do not matter.
+final class SumSizes: Sendable {
+    private static let capacity = 256
+    private let sizes = Mutex<[[String]: Int]>([:])
+
+    func size(
+        _ versions: [String], _ compute: () throws(APIError) -> Int
+    ) throws(APIError) -> Int {
+        if let known = sizes.withLock({ $0[versions] }) { return known }
+        let size = try compute()
+        sizes.withLock { sizes in
+            if sizes.count >= Self.capacity { sizes.removeAll() }
+            sizes[versions] = size
+        }
+        return size
+    }
+}
+
+extension APIServices {
+    /// The sum that `summands` name. One adapter with scale 1 is that adapter, nothing is the base
+    /// model.
+    ///
+    /// - Throws: `APIError` 404 where there is an adapter that does not exist or that the key may
+    ///   not use, 400 where one cannot be part of a sum.
+    func sumModel(
+        _ summands: [ModelSelection.Summand], _ principal: Principal
+    ) throws(APIError) -> ServedModel {
+        let adapters = try scaledAdapters(summands, principal)
+        guard let first = adapters.first else { return baseModel }
+        if adapters.count == 1, first.scale == 1 {
+            return try plainModel(first.lease, shown: first.lease.record.name)
+        }
+        let reference = try reference(toSumOf: adapters)
+        return ServedModel(
+            name: reference.name, adapter: reference,
+            text: adapters.count == 1 ? try codec(of: first.lease) : text)
+    }
+
+    /// Each version once, in the order of digests, without those whose scales cancel out: equal
+    /// sums are equal lists.
+    private func scaledAdapters(
+        _ summands: [ModelSelection.Summand], _ principal: Principal
+    ) throws(APIError) -> [ScaledAdapter] {
+        var leases: [String: AdapterLease] = [:]
+        var scales: [String: [Float]] = [:]
+        var visible: [AdapterRecord]?
+        for (index, summand) in summands.enumerated() {
+            let name: String
+            switch summand.adapter {
+            case .named(let given): name = given
+            case .position(let position):
+                let records = visible ?? visibleAdapters(for: principal)
+                visible = records
+                guard records.indices.contains(position) else {
+                    throw .modelNotFound("lora[\(index)]")
+                }
+                name = records[position].name
+            }
+            let lease = try lease(name, shown: name, principal)
+            let digest = lease.record.version.digest
+            // Of several names of a version always the same one.
+            let known = leases[digest]
+            if known.map({ lease.record.name < $0.record.name }) ?? true { leases[digest] = lease }
+            scales[digest, default: []].append(summand.scale)
+        }
+        var adapters: [ScaledAdapter] = []
+        for (digest, lease) in leases.sorted(by: { $0.key < $1.key }) {
+            let scale = (scales[digest] ?? []).sorted().reduce(0, +)
+            guard scale.isFinite else {
+                throw .invalid("lora", "lora: the scales of '\(lease.record.name)' are too large.")
+            }
+            if scale != 0 { adapters.append(ScaledAdapter(lease: lease, scale: scale)) }
+        }
+        return adapters
+    }
+
+    private func reference(toSumOf adapters: [ScaledAdapter]) throws(APIError) -> AdapterReference {
+        let sums = sums
+        let byteCount = try sumSizes.size(adapters.map(\.lease.record.version.digest)) {
+            () throws(APIError) in
+            do {
+                return try sums.describe(adapters).byteCount
+            } catch {
+                guard let error = error as? AdapterError, error.kind == .unsupported else {
+                    throw APIError(
+                        .internalServerError, "The adapters could not be read: \(error)")
+                }
+                throw APIError.invalid("lora", "lora: \(error.message)")
+            }
+        }
+        let registry = registry
+        return AdapterReference(
+            id: Self.identity(of: adapters),
+            name: adapters.map(\.lease.record.name).joined(separator: "+"), byteCount: byteCount,
+            hold: adapters.map(\.lease),
+            readAhead: {
+                for adapter in adapters {
+                    AdapterCompiler.readAhead(directory: adapter.lease.directory)
+                }
+            },
+            load: {
+                do {
+                    return try sums.load(adapters)
+                } catch let error as AdapterError where error.kind == .damaged {
+                    for lease in adapters.map(\.lease) where lease.contentProblem() != nil {
+                        registry.reportDamage(lease.record.version, actor: "adapter load")
+                    }
+                    throw error
+                }
+            })
+    }
+
+    /// SHA-256 over the line `lorry-sum 1` and one line `<version> <bits of the scale>` for each
+    /// adapter.
+    private static func identity(of adapters: [ScaledAdapter]) -> LorryEngine.AdapterVersionID {
+        var text = "lorry-sum 1\n"
+        for adapter in adapters {
+            text += "\(adapter.lease.record.version.digest) \(adapter.scale.bitPattern)\n"
+        }
+        let digest = SHA256.hash(data: Array(text.utf8))
+        return LorryEngine.AdapterVersionID(
+            digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined())
+    }
+}
