@@ -40,14 +40,9 @@ struct AdapterLayout {
             parameterCount: parameterCount)
         description.traits.virtualTokenCount =
             builder.virtualTokenCount > 0 ? builder.virtualTokenCount : nil
-<<<<<<< HEAD
         description.traits.vocabularySize = vocabularySize
         description.traits.invocationTokens = builder.invocationTokens
-=======
-        description.vocabularySize = vocabularySize
-        description.invocationTokens = builder.invocationTokens
         description.operationCount = builder.operationCount
->>>>>>> comp
         return AdapterPlan(
             description: description, format: format, operations: operations, copies: copies)
     }
