@@ -18,7 +18,8 @@ public struct BenchAdapter: Sendable {
             format: model.format.operandFormat)
         let name = directory.lastPathComponent
         reference = AdapterReference(
-            id: AdapterVersionID(name), name: name, byteCount: description.byteCount
+            id: AdapterVersionID(name), name: name, byteCount: description.byteCount,
+            traits: description.traits
         ) {
             try AdapterCompiler.compile(directory: directory, model: model)
         }

@@ -139,9 +139,11 @@ public final class Engine: Sendable {
     public func submit(
         _ request: GenerationRequest, reservation: QueueReservation
     ) throws(EngineError) -> Generation {
-        let promptCount = request.promptTokens.count
-        precondition(promptCount > 0, "a request without tokens")
+        precondition(!request.promptTokens.isEmpty, "a request without tokens")
+        let promptCount =
+            request.promptTokens.count + (request.adapter?.virtualTokenCount ?? 0)
         let limit = configuration.maximumContextLength
+        let vocabularySize = request.adapter?.traits.vocabularySize ?? vocabularySize
         guard promptCount + min(request.maximumTokenCount, 1) <= limit else {
             throw .promptTooLong(tokenCount: promptCount, limit: limit)
         }

@@ -65,6 +65,7 @@ extension EngineCore: AdapterSupply {
         let request = sequence.request
         guard request.promptLogprobCount == nil || sequence.hasSentPrompt else { return nil }
         var adapter = sequence.adapterID
+        if sequence.activationStart > 0 { adapter = nil }
         if let id = adapter, residency.program(id)?.keepsKeysAndValues == true { adapter = nil }
         return PrefixScope(adapter: adapter, tenant: request.tenant, salt: request.cacheSalt)
     }

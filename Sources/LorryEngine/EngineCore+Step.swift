@@ -104,7 +104,8 @@ extension EngineCore {
             if let logprobs = result.promptLogprobs {
                 sequence.promptLogprobs.append(logprobs)
             }
-            if sequence.promptLogprobs.count == sequence.promptCount - 1, !sequence.hasSentPrompt,
+            if sequence.promptLogprobs.count == sequence.request.promptTokens.count - 1,
+                !sequence.hasSentPrompt,
                 sequence.request.promptLogprobCount != nil
             {
                 sequence.hasSentPrompt = true

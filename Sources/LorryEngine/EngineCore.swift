@@ -123,13 +123,15 @@ package final class EngineCore {
     private func submit(_ submission: Mailbox.Submission) {
         let request = submission.request
         let ends = request.stopTokenIDs.union(request.ignoresEndTokens ? [] : endTokenIDs)
+        let promptCount =
+            request.promptTokens.count + (request.adapter?.virtualTokenCount ?? 0)
         let sequence = TokenSequence(
             id: submission.id, request: request, channel: submission.channel,
             limits: .init(
-                tokenCount: request.promptTokens.count
+                tokenCount: promptCount
                     + min(
                         max(request.maximumTokenCount, 0),
-                        configuration.maximumContextLength - request.promptTokens.count),
+                        configuration.maximumContextLength - promptCount),
                 endTokens: ends),
             submitted: submission.submitted)
         sequence.reservation = submission.place
@@ -167,9 +169,10 @@ package final class EngineCore {
         sequence.channel.send(
             .finished(
                 GenerationSummary(
-                    reason: reason, promptTokenCount: sequence.promptCount,
+                    reason: reason, promptTokenCount: sequence.request.promptTokens.count,
                     completionTokenCount: sequence.generatedCount,
-                    cachedTokenCount: sequence.cachedTokenCount ?? 0,
+                    cachedTokenCount: max(
+                        0, (sequence.cachedTokenCount ?? 0) - sequence.virtualCount),
                     timings: timings)))
     }
 
@@ -191,7 +194,7 @@ package final class EngineCore {
             FinishObservation(
                 id: sequence.request.id, adapter: sequence.request.adapter?.name,
                 tenant: sequence.request.tenant,
-                outcome: outcome, promptTokenCount: sequence.promptCount,
+                outcome: outcome, promptTokenCount: sequence.request.promptTokens.count,
                 completionTokenCount: sequence.generatedCount, timings: timings,
                 total: now - sequence.submitted))
         return timings

@@ -51,6 +51,7 @@ public struct AdapterReference: Sendable {
     public let name: String
     /// Bytes that the adapter occupies while it is resident.
     public let byteCount: Int
+    public let traits: AdapterTraits
     /// Starts to read the adapter's files and returns at once; so that they are there, or nearly,
     /// when `load` wants them.
     public let readAhead: @Sendable () -> Void
@@ -60,17 +61,24 @@ public struct AdapterReference: Sendable {
     public let hold: (any Sendable)?
 
     public init(
-        id: AdapterVersionID, name: String, byteCount: Int, hold: (any Sendable)? = nil,
+        id: AdapterVersionID, name: String, byteCount: Int, traits: AdapterTraits = AdapterTraits(),
+        hold: (any Sendable)? = nil,
         readAhead: @escaping @Sendable () -> Void = {},
         load: @escaping @Sendable () throws -> AdapterProgram
     ) {
         self.id = id
         self.name = name
         self.byteCount = byteCount
+        self.traits = traits
         self.hold = hold
         self.readAhead = readAhead
         self.load = load
     }
+}
+
+extension AdapterReference {
+    /// Tokens of the adapter's own in front of every prompt.
+    public var virtualTokenCount: Int { traits.virtualTokenCount ?? 0 }
 }
 
 /// Names an immutable adapter version by the hash of its content.

@@ -28,9 +28,24 @@ package final class ModelStepRunner: StepRunner {
 
     package func add(_ entry: StepPlan.Entry, program: AdapterProgram?, logits: Range<Int>) {
         let sequence = entry.sequence
+        let range = entry.range
+        // An activated adapter leaves the tokens before its activation to the base.
+        let start = min(max(sequence.activationStart, range.lowerBound), range.upperBound)
+        append(range.lowerBound..<start, of: sequence, nil, logits, from: range.lowerBound)
+        append(start..<range.upperBound, of: sequence, program, logits, from: range.lowerBound)
+    }
+
+    /// - Parameter logits: counted from the token at `first`.
+    private func append(
+        _ range: Range<Int>, of sequence: TokenSequence, _ program: AdapterProgram?,
+        _ logits: Range<Int>, from first: Int
+    ) {
+        guard !range.isEmpty else { return }
+        let wanted = (logits.lowerBound + first..<logits.upperBound + first).clamped(to: range)
         batch.append(
-            tokens: sequence.tokens[entry.range], startPosition: entry.range.lowerBound,
-            blockTable: sequence.blockTable, program: program, logits: logits)
+            tokens: sequence.tokens[range], startPosition: range.lowerBound,
+            blockTable: sequence.blockTable, program: program,
+            logits: wanted.lowerBound - range.lowerBound..<wanted.upperBound - range.lowerBound)
     }
 
     package func run(_ results: inout [RowResult], arena: UnsafeMutableRawPointer?) {

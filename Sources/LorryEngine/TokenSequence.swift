@@ -30,6 +30,11 @@ package final class TokenSequence {
         }
     }
 
+    /// Tokens of the adapter's own, which come first.
+    package let virtualCount: Int
+    /// The first token that the adapter acts on: those before it are the base's.
+    package let activationStart: Int
+
     struct Prefix {
         let root: PrefixIndex.Place
         /// Of the last block that is cached, or the root.
@@ -38,7 +43,7 @@ package final class TokenSequence {
         var blockCount: Int
     }
 
-    /// The prompt, then what was generated.
+    /// The adapter's virtual tokens, the prompt, then what was generated.
     package private(set) var tokens: [Int32]
     /// Tokens whose keys and values are in the blocks.
     package private(set) var computedCount = 0
@@ -91,11 +96,14 @@ package final class TokenSequence {
         self.channel = channel
         self.limits = limits
         self.submitted = submitted
-        tokens = request.promptTokens
+        virtualCount = request.adapter?.virtualTokenCount ?? 0
+        activationStart = request.adapter?.traits.activationStart(in: request.promptTokens) ?? 0
+        tokens = (0..<Int32(virtualCount)).map { -1 - $0 } + request.promptTokens
         sampler = Sampler(request, endTokens: limits.endTokens)
     }
 
-    package var promptCount: Int { request.promptTokens.count }
+    /// Virtual tokens included.
+    package var promptCount: Int { virtualCount + request.promptTokens.count }
     package var generatedCount: Int { tokens.count - promptCount }
     package var adapterID: AdapterVersionID? { request.adapter?.id }
 
@@ -134,6 +142,10 @@ package final class TokenSequence {
 }
 
 extension TokenSequence {
+    /// First tokens whose keys and values may be shared: past the activation they depend on where
+    /// in this very prompt it is.
+    var shareableCount: Int { activationStart > 0 ? activationStart : Int.max }
+
     /// Only the prompt is to be evaluated.
     var wantsNoTokens: Bool { request.maximumTokenCount == 0 }
 
@@ -147,7 +159,7 @@ extension TokenSequence {
         let last = range.upperBound == tokens.count ? end - 1 : end
         guard request.promptLogprobCount != nil, !hasSentPrompt else { return last..<end }
         // Recomputed tokens were reported before; the row of the prompt's last token only samples.
-        let first = max(range.lowerBound, promptLogprobs.count) - range.lowerBound
+        let first = max(range.lowerBound, virtualCount + promptLogprobs.count) - range.lowerBound
         let promptEnd = min(range.upperBound, promptCount - 1) - range.lowerBound
         return first < promptEnd ? first..<max(promptEnd, last < end ? end : promptEnd) : last..<end
     }

@@ -78,12 +78,11 @@ public final class ForwardPass {
         let segments: [ForwardBatch.Segment]
 
         /// Of the row at this place among those asked for, which may be changed: one for each token
-        /// that its adapter knows.
+        /// that the row's head has.
         public func row(_ index: Int) -> UnsafeMutableBufferPointer<Float> {
             let own = segments.first { $0.rows.contains(index) }
             return UnsafeMutableBufferPointer(
-                start: start + index * stride,
-                count: own?.program.description.vocabularySize ?? vocabularySize)
+                start: start + index * stride, count: own?.program.logitCount ?? vocabularySize)
         }
     }
 
@@ -107,7 +106,7 @@ public final class ForwardPass {
             outStride: width, pool: pool)
         adapters.selectSegments(of: rows)
         let stride = adapters.selected.reduce(configuration.vocabularySize) {
-            max($0, $1.program.description.vocabularySize ?? 0)
+            max($0, $1.program.logitCount ?? 0)
         }
         if stride * Self.logitTileRowCount > logits.count {
             logits = AlignedBuffer(count: stride * Self.logitTileRowCount)

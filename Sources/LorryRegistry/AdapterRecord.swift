@@ -50,6 +50,7 @@ public struct AdapterRecord: Sendable, Codable, Equatable {
     /// Bytes in memory once resident, with weights held as they were at registration.
     public let byteCount: Int
     public let parameterCount: Int
+    public let traits: AdapterTraits
     /// Bytes of its files in the store.
     public let storedByteCount: Int
     public let tenant: String

@@ -143,7 +143,8 @@ struct RegistryContents: Sendable {
             rank: stored.description.rank, targets: stored.description.targets,
             byteCount: stored.description.byteCount,
             parameterCount: stored.description.parameterCount,
-            storedByteCount: stored.storedByteCount, tenant: entry.key.tenant,
+            traits: stored.description.traits, storedByteCount: stored.storedByteCount,
+            tenant: entry.key.tenant,
             created: past.created,
             state: state(of: past.version, in: entry),
             pinned: entry.isPinned)

@@ -158,16 +158,17 @@ final class RegistryDatabase: Sendable {
         let about = version.description
         let files = String(decoding: try JSONEncoder().encode(version.files), as: UTF8.self)
         let targets = String(decoding: try JSONEncoder().encode(about.targets), as: UTF8.self)
+        let traits = String(decoding: try JSONEncoder().encode(about.traits), as: UTF8.self)
         try db.execute(
             sql: """
                 INSERT INTO versions
-                (digest, method, rank, targets, byteCount, parameterCount, files, created)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                (digest, method, rank, targets, byteCount, parameterCount, files, created, traits)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
                 ON CONFLICT DO UPDATE SET files = excluded.files
                 """,
             arguments: [
                 version.id.digest, about.method, about.rank, targets, about.byteCount,
-                about.parameterCount, files, milliseconds(version.created),
+                about.parameterCount, files, milliseconds(version.created), traits,
             ])
     }
 
@@ -210,14 +211,16 @@ extension RegistryDatabase {
     private static func version(_ row: Row) throws -> StoredVersion {
         let targets: String = try row.value(of: "targets")
         let files: String = try row.value(of: "files")
+        let traits: String = try row.value(of: "traits")
         let decoder = JSONDecoder()
+        var description = AdapterDescription(
+            method: try row.value(of: "method"), rank: try row.value(of: "rank"),
+            targets: try decoder.decode([String].self, from: Data(targets.utf8)),
+            byteCount: try row.value(of: "byteCount"),
+            parameterCount: try row.value(of: "parameterCount"))
+        description.traits = try decoder.decode(AdapterTraits.self, from: Data(traits.utf8))
         return StoredVersion(
-            id: try AdapterVersionID(row.value(of: "digest")),
-            description: AdapterDescription(
-                method: try row.value(of: "method"), rank: try row.value(of: "rank"),
-                targets: try decoder.decode([String].self, from: Data(targets.utf8)),
-                byteCount: try row.value(of: "byteCount"),
-                parameterCount: try row.value(of: "parameterCount")),
+            id: try AdapterVersionID(row.value(of: "digest")), description: description,
             files: try decoder.decode([StoredFile].self, from: Data(files.utf8)),
             created: date(try row.value(of: "created")))
     }

@@ -8,6 +8,10 @@ enum RegistrySchema {
             try db.execute(sql: first)
             try db.execute(sql: "PRAGMA application_id = \(RegistryDatabase.applicationID)")
         }
+        migrator.registerMigration("2 traits of versions") { db in
+            try db.execute(
+                sql: "ALTER TABLE versions ADD COLUMN traits TEXT NOT NULL DEFAULT '{}'")
+        }
         return migrator
     }
 

@@ -1,18 +1,20 @@
 import Foundation
 
-/// Writes PEFT LoRA adapters with random weights for a model folder.
+/// Writes PEFT adapters with random weights for a model folder.
 public enum SyntheticAdapters {
     /// Writes `folder/adapter-0000`, `adapter-0001`, …, each as peft's `save_pretrained` would,
-    /// with `lora_alpha` twice the rank. Their deltas are about a third as large as what the base
+    /// of LoRA with `lora_alpha` twice the rank. Their deltas are about a third as large as what the base
     /// computes, so that answers change and stay finite.
     /// - Parameters:
     ///   - modelDirectory: of Llama, Mistral or Qwen2 architecture; only config.json is read.
     ///   - ranks: taken in turn, adapter by adapter.
+    ///   - methods: taken in turn.
     ///   - targets: names of linear layers such as `q_proj`, or `all` alone for all seven.
     /// - Throws: `SynthError` naming the target, rank or field; nothing is left behind.
     public static func write(
-        modelDirectory: URL, count: Int, ranks: [Int], targets: [String], to folder: URL,
-        seed: UInt64, type: SynthElementType = .bf16, progress: SynthProgress = { _, _ in }
+        modelDirectory: URL, count: Int, ranks: [Int], methods: [SyntheticMethod] = [.lora],
+        targets: [String], to folder: URL, seed: UInt64, type: SynthElementType = .bf16,
+        progress: SynthProgress = { _, _ in }
     ) async throws {
         guard count > 0 else { throw SynthError("count \(count) is not positive") }
         guard !ranks.isEmpty else { throw SynthError("no rank is given") }
@@ -21,11 +23,12 @@ public enum SyntheticAdapters {
         }
         let layers = try linearLayers(targets)
         let model = try BaseConfiguration(directory: modelDirectory)
+        guard !methods.isEmpty else { throw SynthError("no method is given") }
         let plans = (0..<count).map { index in
-            Plan(
-                index: index, rank: ranks[index % ranks.count],
-                tensors: tensors(
-                    model, layers: layers, rank: ranks[index % ranks.count], type: type))
+            let (rank, method) = (ranks[index % ranks.count], methods[index % methods.count])
+            return Plan(
+                index: index, rank: rank, method: method,
+                tensors: tensors(model, method, layers: layers, rank: rank, type: type))
         }
         let total = plans.reduce(0) { $0 + $1.tensors.reduce(0) { $0 + $1.byteCount } }
         try await OutputFolder.write(folder) { temporary in
@@ -42,7 +45,7 @@ public enum SyntheticAdapters {
                     progress(written, total)
                 }
                 try OutputFolder.writeJSON(
-                    configuration(model, rank: plan.rank, layers: layers),
+                    configuration(model, plan, layers: layers),
                     to: directory.appending(path: "adapter_config.json"))
             }
         }
@@ -51,6 +54,7 @@ public enum SyntheticAdapters {
     private struct Plan {
         let index: Int
         let rank: Int
+        let method: SyntheticMethod
         let tensors: [TensorSpec]
 
         var folderName: String {
@@ -74,34 +78,46 @@ public enum SyntheticAdapters {
     }
 
     private static func tensors(
-        _ model: BaseConfiguration, layers: [LinearLayer], rank: Int, type: SynthElementType
+        _ model: BaseConfiguration, _ method: SyntheticMethod, layers: [LinearLayer], rank: Int,
+        type: SynthElementType
     ) -> [TensorSpec] {
-        (0..<model.layers.layerCount).flatMap { index in
-            layers.flatMap { layer -> [TensorSpec] in
+        let sites = (0..<model.layers.layerCount).flatMap { index in
+            layers.map { layer in
                 let (outFeatures, inFeatures) = layer.size(in: model.layers)
-                let name = "base_model.model.model.layers.\(index).\(layer.path)."
-                // A as peft begins it: uniform with variance 1 / (3 · inFeatures), so that A x has
-                // variance 1/3 for inputs of variance 1; B such that 2 B A x has a third of the
-                // deviation initializerRange · √inFeatures of the base's W x.
-                let deviation =
-                    model.initializerRange * Double(inFeatures).squareRoot()
-                    / (2 * (3 * Double(rank)).squareRoot())
-                return [
-                    TensorSpec(
-                        name: name + "lora_A.weight", shape: [rank, inFeatures], type: type,
-                        fill: .uniform(bound: 1 / Float(inFeatures).squareRoot())),
-                    TensorSpec(
-                        name: name + "lora_B.weight", shape: [outFeatures, rank], type: type,
-                        fill: .normal(deviation: Float(deviation))),
-                ]
+                return SyntheticMethod.Site(
+                    path: "base_model.model.model.layers.\(index).\(layer.path).",
+                    outFeatures: outFeatures, inFeatures: inFeatures, rank: rank,
+                    weightDeviation: model.initializerRange, type: type)
             }
         }
+        return sites.flatMap { method.tensors(at: $0) }
+            + method.sharedTensors(model.layers, sites: sites, rank: rank, type: type)
     }
 
-    /// The fields that peft 0.21 writes.
+    /// The fields of an `adapter_config.json` that say something; for LoRA all that peft 0.21 writes.
     private static func configuration(
-        _ model: BaseConfiguration, rank: Int, layers: [LinearLayer]
+        _ model: BaseConfiguration, _ plan: Plan, layers: [LinearLayer]
     ) -> [String: Any] {
+        var configuration: [String: Any] = [
+            "base_model_name_or_path": model.name, "inference_mode": true,
+            "peft_type": plan.method.peftType, "peft_version": "0.21.2",
+            "task_type": "CAUSAL_LM",
+        ]
+        if plan.method == .lora || plan.method == .dora {
+            configuration.merge(neutralLoRAFields) { own, _ in own }
+        }
+        if plan.method == .lnTuning {
+            configuration["target_modules"] = [
+                "input_layernorm", "post_attention_layernorm", "norm",
+            ]
+        } else if plan.method.hasTargets {
+            configuration["target_modules"] = layers.map(\.rawValue)
+        }
+        configuration.merge(plan.method.fields(model.layers, rank: plan.rank)) { $1 }
+        return configuration
+    }
+
+    private static var neutralLoRAFields: [String: Any] {
         let absent = [
             "alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "eva_config",
             "exclude_modules", "kasa_config", "layer_replication", "layers_pattern",
@@ -109,32 +125,24 @@ public enum SyntheticAdapters {
             "monteclora_config", "revision", "target_parameters", "trainable_token_indices",
             "use_bdlora", "velora_config",
         ]
-        var configuration: [String: Any] = [
+        var fields: [String: Any] = [
             "alpha_pattern": [String: Any](),
-            "base_model_name_or_path": model.name,
             "bias": "none",
             "ensure_weight_tying": false,
             "fan_in_fan_out": false,
-            "inference_mode": true,
             "init_lora_weights": true,
             "loftq_config": [String: Any](),
-            "lora_alpha": 2 * rank,
             "lora_bias": false,
             "lora_dropout": 0.0,
             "megatron_core": "megatron.core",
-            "peft_type": "LORA",
-            "peft_version": "0.21.2",
             "qalora_group_size": 16,
-            "r": rank,
             "rank_pattern": [String: Any](),
-            "target_modules": layers.map(\.rawValue),
-            "task_type": "CAUSAL_LM",
             "use_dora": false,
             "use_qalora": false,
             "use_rslora": false,
         ]
-        for name in absent { configuration[name] = NSNull() }
-        return configuration
+        for name in absent { fields[name] = NSNull() }
+        return fields
     }
 }
 

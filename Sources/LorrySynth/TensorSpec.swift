@@ -12,6 +12,8 @@ package struct TensorSpec: Sendable {
         case constant(Float)
         /// Normally distributed around 0.
         case normal(deviation: Float)
+        /// Normally distributed around a middle.
+        case around(Float, deviation: Float)
         /// Evenly distributed in `-bound...bound`.
         case uniform(bound: Float)
     }
@@ -38,22 +40,30 @@ package struct TensorSpec: Sendable {
         case .constant(let value):
             return encode(elements) { _ in value }
         case .normal(let deviation):
-            // The sum of four independent 16-bit numbers (Irwin-Hall) has variance 4/12 · 2^32 and
-            // is close to normal up to its ends at 3.5 standard deviations.
-            let random = CounterRandom(seed: seed, stream: name)
-            let scale = deviation / (65536 * (Float(1) / 3).squareRoot())
-            return encode(elements) { index in
-                let bits = random[index]
-                let sum =
-                    (bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48)
-                return Float(Int32(truncatingIfNeeded: sum) - 2 * 65535) * scale
-            }
+            return normal(elements, seed: seed, middle: 0, deviation)
+        case .around(let middle, let deviation):
+            return normal(elements, seed: seed, middle: middle, deviation)
         case .uniform(let bound):
             let random = CounterRandom(seed: seed, stream: name)
             let scale = bound / Float(1 << 23)
             return encode(elements) { index in
                 Float(Int32(truncatingIfNeeded: random[index] >> 40) - (1 << 23)) * scale
             }
+        }
+    }
+
+    private func normal(
+        _ elements: Range<Int>, seed: UInt64, middle: Float, _ deviation: Float
+    ) -> [UInt8] {
+        // The sum of four independent 16-bit numbers (Irwin-Hall) has variance 4/12 · 2^32 and
+        // is close to normal up to its ends at 3.5 standard deviations.
+        let random = CounterRandom(seed: seed, stream: name)
+        let scale = deviation / (65536 * (Float(1) / 3).squareRoot())
+        return encode(elements) { index in
+            let bits = random[index]
+            let sum =
+                (bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48)
+            return middle + Float(Int32(truncatingIfNeeded: sum) - 2 * 65535) * scale
         }
     }
 

@@ -34,13 +34,19 @@ struct SynthCommand: AsyncParsableCommand {
 
     struct Adapters: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Write PEFT LoRA adapters with random weights: adapter-0000, adapter-0001, …")
+            abstract: "Write PEFT adapters with random weights: adapter-0000, adapter-0001, …")
         @Option(help: "The model folder that they are for.", completion: .directory)
         var model: String
         @Option(help: "How many.")
         var count: Int
         @Option(help: "Ranks, separated by commas; adapters take them in turn.")
         var rank = "16"
+        @Option(
+            help: """
+                PEFT methods, separated by commas; adapters take them in turn. Known are \
+                \(SyntheticMethod.allCases.map(\.rawValue).joined(separator: ", ")).
+                """)
+        var method = SyntheticMethod.lora.rawValue
         @Option(help: "all, or names of linear layers separated by commas.")
         var targets = "all"
         @Option(help: "The folder to write them into.", completion: .directory)
@@ -53,10 +59,17 @@ struct SynthCommand: AsyncParsableCommand {
             guard !ranks.isEmpty, ranks.allSatisfy({ $0 != nil }) else {
                 throw ValidationError("--rank: '\(rank)' is not a list of whole numbers")
             }
+            let methods = try method.split(separator: ",").map { name in
+                guard let method = SyntheticMethod(rawValue: String(name)) else {
+                    throw ValidationError("--method: '\(name)' is not known")
+                }
+                return method
+            }
+            guard !methods.isEmpty else { throw ValidationError("--method: none is given") }
             let bar = ProgressBar(label: "writing \(count) adapters")
             try await SyntheticAdapters.write(
                 modelDirectory: URL(filePath: model), count: count,
-                ranks: ranks.compactMap { $0 },
+                ranks: ranks.compactMap { $0 }, methods: methods,
                 targets: targets.split(separator: ",").map(String.init), to: URL(filePath: out),
                 seed: seed
             ) { done, total in

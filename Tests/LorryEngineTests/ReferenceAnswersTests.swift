@@ -9,11 +9,6 @@ import Testing
 /// The bundled fixtures are always run; the environment variable `LORRY_FIXTURES_DIR` names a folder
 /// with further ones of the same layout.
 @Suite struct ReferenceAnswersTests {
-    static let adapters = [
-        "", "lora_qv", "lora_all", "lora_r64_q", "rslora", "lora_patterns", "lora_layers",
-        "lora_regex", "lora_bias", "lorabias", "bias_all", "bias_lora_only",
-    ]
-
     static let folders: [URL] = {
         var roots = [ReferenceModel.bundledRoot]
         if let path = ProcessInfo.processInfo.environment["LORRY_FIXTURES_DIR"] {
@@ -30,7 +25,12 @@ import Testing
         let reference = try ReferenceModel(folder)
         let pool = WorkerPool(threadCount: 2)
         let engine = try reference.engine(workers: pool, batchTokenCount: 96)
-        let names = Self.adapters.filter { reference.answers[$0] != nil }
+        // Of some adapters there are answers although they are refused.
+        let names = reference.answers.keys.sorted().filter {
+            $0.isEmpty
+                || FileManager.default.fileExists(
+                    atPath: folder.appending(path: "adapters/\($0)").path)
+        }
         #expect(names.count >= 3)
         var jobs: [(name: String, prompt: Int)] = []
         for name in names {

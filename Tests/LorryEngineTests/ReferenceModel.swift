@@ -27,6 +27,12 @@ struct ReferenceModel {
     private struct Expected: Decodable {
         let prompts: [[Int32]]
         let answers: [String: [[Step]]]
+        let ownPrompts: [String: [[Int32]]]?
+
+        enum CodingKeys: String, CodingKey {
+            case prompts, answers
+            case ownPrompts = "own_prompts"
+        }
     }
 
     static let bundledRoot = URL(filePath: #filePath).deletingLastPathComponent()
@@ -35,6 +41,8 @@ struct ReferenceModel {
     let folder: URL
     let prompts: [[Int32]]
     let answers: [String: [[Step]]]
+    /// Of adapters that are asked something else.
+    let ownPrompts: [String: [[Int32]]]
 
     init(_ folder: URL) throws {
         self.folder = folder
@@ -42,6 +50,7 @@ struct ReferenceModel {
         let expected = try JSONDecoder().decode(Expected.self, from: data)
         prompts = expected.prompts
         answers = expected.answers
+        ownPrompts = expected.ownPrompts ?? [:]
     }
 
     func engine(
@@ -69,7 +78,8 @@ struct ReferenceModel {
                 directory: directory, configuration: model.configuration,
                 format: model.format.operandFormat)
             references[name] = AdapterReference(
-                id: AdapterVersionID(name), name: name, byteCount: description.byteCount
+                id: AdapterVersionID(name), name: name, byteCount: description.byteCount,
+                traits: description.traits
             ) {
                 try AdapterCompiler.compile(directory: directory, model: model)
             }
@@ -81,7 +91,9 @@ struct ReferenceModel {
     func request(_ prompt: Int, _ adapter: AdapterReference? = nil) -> GenerationRequest {
         let steps = answers[""]?.first ?? []
         var request = GenerationRequest(
-            id: "test", promptTokens: prompts[prompt], adapter: adapter,
+            id: "test",
+            promptTokens: (adapter.flatMap { ownPrompts[$0.name] } ?? prompts)[prompt],
+            adapter: adapter,
             maximumTokenCount: steps.count)
         request.sampling.temperature = 0
         request.ignoresEndTokens = true

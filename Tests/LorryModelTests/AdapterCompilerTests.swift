@@ -8,9 +8,8 @@ import Testing
         .deletingLastPathComponent().appending(path: "lorryTests/Fixtures/llama")
 
     @Test(arguments: [
-        ("alora", "alora_invocation_tokens"), ("dora", "use_dora"), ("ia3", "IA3"),
-        ("lora_embed", "lm_head"), ("lora_save_norm", "modules_to_save"),
-        ("lora_tokens", "trainable_token_indices"), ("psoft", "PSOFT"), ("vera", "VERA"),
+        ("adamss", "ADAMSS"), ("lily", "LILY"), ("psoft", "PSOFT"), ("psoft_cn", "PSOFT"),
+        ("replication", "layer_replication"),
     ])
     func unsupportedAdaptersAreRefusedByName(_ name: String, _ part: String) throws {
         let configuration = try ModelConfiguration(

@@ -63,6 +63,10 @@ struct CraftedTensors {
                     withUnsafeBytes(of: Self.halfBits(float).littleEndian) {
                         elements.append(contentsOf: $0)
                     }
+                case "I64":
+                    withUnsafeBytes(of: Int64(float).littleEndian) {
+                        elements.append(contentsOf: $0)
+                    }
                 default:
                     elements.append(contentsOf: [UInt8](repeating: 0, count: 8))
                 }

@@ -111,7 +111,7 @@ extension EndToEndTests {
                 at: fixtures.appending(path: "adapters/lora_qv"),
                 to: scratch.url.appending(path: "good"))
             try FileManager.default.copyItem(
-                at: fixtures.appending(path: "unsupported/vera"),
+                at: fixtures.appending(path: "unsupported/lily"),
                 to: scratch.url.appending(path: "strange"))
             var options = LorryServer.Options()
             options.model = fixtures.appending(path: "base")
@@ -123,7 +123,7 @@ extension EndToEndTests {
                 let line = server.process.standardError.split(separator: "\n")
                     .first { $0.contains("adapter refused") }
                 #expect(line?.contains("strange") == true)
-                #expect(line?.localizedCaseInsensitiveContains("VERA") == true)
+                #expect(line?.localizedCaseInsensitiveContains("LILY") == true)
             }
             try await expectFailure(
                 [

@@ -22,6 +22,7 @@ struct GenerationPlan: Sendable {
     ///
     /// - Throws: `APIError` 400 where a prompt is empty or does not fit the context.
     func requests(contextLength: Int) throws(APIError) -> [GenerationRequest] {
+        let contextLength = contextLength - (model.adapter?.virtualTokenCount ?? 0)
         var requests: [GenerationRequest] = []
         for (promptIndex, prompt) in prompts.enumerated() {
             let maximum = try maximumTokenCount(prompt.tokens.count, contextLength)

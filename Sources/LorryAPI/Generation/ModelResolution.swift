@@ -63,7 +63,7 @@ extension APIServices {
         let registry = registry
         return AdapterReference(
             id: LorryEngine.AdapterVersionID(lease.record.version.digest), name: lease.record.name,
-            byteCount: lease.record.byteCount, hold: lease,
+            byteCount: lease.record.byteCount, traits: lease.record.traits, hold: lease,
             readAhead: { AdapterCompiler.readAhead(directory: lease.directory) },
             load: {
                 do {

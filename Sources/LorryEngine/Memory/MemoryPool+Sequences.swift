@@ -70,7 +70,9 @@ extension MemoryPool {
         guard var prefix = sequence.prefix, let index = prefixes, !index.isForgotten(prefix.root)
         else { return }
         let size = KVLayout.blockSize
-        while (prefix.blockCount + 1) * size <= sequence.computedCount {
+        while (prefix.blockCount + 1) * size
+            <= min(sequence.computedCount, sequence.shareableCount)
+        {
             let start = prefix.blockCount * size
             let tokens = sequence.tokens[start..<start + size]
             let own = sequence.blocks[prefix.blockCount]
@@ -94,6 +96,7 @@ extension MemoryPool {
         else { return }
         let size = KVLayout.blockSize
         while (prefix.blockCount + 1) * size < sequence.tokens.count,
+            (prefix.blockCount + 1) * size <= sequence.shareableCount,
             prefix.blockCount * size <= sequence.computedCount
         {
             let start = prefix.blockCount * size
@@ -142,7 +145,7 @@ extension MemoryPool {
         var match = Match(place: root)
         let size = KVLayout.blockSize
         // The last token's logits are wanted, so it is computed in any case.
-        let limit = sequence.tokens.count - 1
+        let limit = min(sequence.tokens.count - 1, sequence.shareableCount)
         var start = 0
         while start + size <= limit,
             let block = index.find(sequence.tokens[start..<start + size], below: match.place)
@@ -197,11 +200,12 @@ extension MemoryPool {
     /// Caches the tokens of the block that did not become full.
     private func cacheLastPart(_ sequence: TokenSequence, _ prefix: TokenSequence.Prefix) {
         let start = prefix.blockCount * KVLayout.blockSize
-        guard sequence.computedCount - start >= Self.leastCopiedTokenCount,
+        let end = min(sequence.computedCount, sequence.shareableCount)
+        guard end - start >= Self.leastCopiedTokenCount,
             prefix.blockCount < sequence.blocks.count, let index = prefixes,
             !index.isForgotten(prefix.root)
         else { return }
-        let tokens = sequence.tokens[start..<sequence.computedCount]
+        let tokens = sequence.tokens[start..<end]
         if let known = index.findStart(of: tokens, below: prefix.place),
             known.tokenCount == tokens.count
         {

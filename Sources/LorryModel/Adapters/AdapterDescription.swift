@@ -9,12 +9,7 @@ public struct AdapterDescription: Sendable, Codable, Equatable {
     /// Bytes that the adapter occupies while it is resident.
     public let byteCount: Int
     public let parameterCount: Int
-    /// Tokens of the adapter's own in front of every prompt; nil for none.
-    public var virtualTokenCount: Int?
-    /// How many tokens the adapter knows, where they are more than the base's.
-    public var vocabularySize: Int?
-    /// The adapter acts from the last place of these tokens in the prompt on; nil: everywhere.
-    public var invocationTokens: [Int32]?
+    public var traits = AdapterTraits()
     /// Products and sums that a token takes, counted as two operations.
     public var operationCount: Int?
 
@@ -26,6 +21,29 @@ public struct AdapterDescription: Sendable, Codable, Equatable {
         self.targets = targets
         self.byteCount = byteCount
         self.parameterCount = parameterCount
+    }
+}
+
+/// What a request must know of its adapter beside how to load it.
+public struct AdapterTraits: Sendable, Codable, Equatable {
+    /// Tokens of the adapter's own in front of every prompt, written -1, -2, …; nil for none.
+    public var virtualTokenCount: Int?
+    /// How many tokens the adapter knows, where they are more than the base's.
+    public var vocabularySize: Int?
+    /// The adapter acts from the last place of these tokens in the prompt on; nil: everywhere.
+    public var invocationTokens: [Int32]?
+
+    public init() {}
+
+    /// The first token of a prompt that the adapter acts on; Int.max where it never does.
+    public func activationStart(in prompt: [Int32]) -> Int {
+        guard let wanted = invocationTokens, !wanted.isEmpty else { return 0 }
+        var start = prompt.count - wanted.count
+        while start >= 0 {
+            if prompt[start..<start + wanted.count].elementsEqual(wanted) { return start }
+            start -= 1
+        }
+        return Int.max
     }
 }
 

@@ -38,10 +38,10 @@ struct AdapterLayout {
         var description = AdapterDescription(
             method: method, rank: rank, targets: targets, byteCount: byteCount,
             parameterCount: parameterCount)
-        description.virtualTokenCount =
+        description.traits.virtualTokenCount =
             builder.virtualTokenCount > 0 ? builder.virtualTokenCount : nil
-        description.vocabularySize = vocabularySize
-        description.invocationTokens = builder.invocationTokens
+        description.traits.vocabularySize = vocabularySize
+        description.traits.invocationTokens = builder.invocationTokens
         description.operationCount = builder.operationCount
         return AdapterPlan(
             description: description, format: format, operations: operations, copies: copies)
@@ -80,8 +80,7 @@ struct AdapterLayout {
 
     /// Nil where the adapter knows no further tokens.
     private var vocabularySize: Int? {
-        let size = max(
-            builder.vocabularySize, builder.dimensions(of: .head).outFeatures)
+        let size = builder.vocabularySize
         return size > configuration.vocabularySize ? size : nil
     }
 

@@ -43,6 +43,9 @@ public final class AdapterProgram: Sendable {
     /// its keys and values do not depend on.
     public var keepsKeysAndValues: Bool { operations.keepsKeysAndValues }
 
+    /// Logits of a row, where the adapter has a whole head of its own.
+    var logitCount: Int? { operations.head?.table?.count }
+
     /// A copy of the operands, for tests.
     package var operandBytes: [UInt8] {
         Array(UnsafeRawBufferPointer(start: operands.start, count: byteCount))

@@ -1,13 +1,47 @@
 /// The PEFT methods by their types.
 enum PEFTMethods {
     static let served: [any PEFTMethod] = [
-        LoRAMethod()
+        AdaLoRAMethod(),
+        AdaptionPromptMethod(),
+        BEFTMethod(),
+        BOFTMethod(),
+        C3AMethod(),
+        DEFTMethod(),
+        DeLoRAMethod(),
+        FRoDMethod(),
+        FourierFTMethod(),
+        GLoRAMethod(),
+        GraLoRAMethod(),
+        HRAMethod(),
+        HiRAMethod(),
+        IA3Method(),
+        LNTuningMethod(),
+        LoHaMethod(),
+        LoKrMethod(),
+        LoRAMethod(),
+        MiSSMethod(),
+        OFTMethod(),
+        OSFMethod(),
+        PEANuTMethod(),
+        PrefixTuningMethod(),
+        PromptTuningMethod(),
+        RandLoRAMethod(),
+        RoAdMethod(),
+        SHiRAMethod(),
+        SuperTuningMethod(),
+        TinyLoRAMethod(),
+        TrainableTokensMethod(),
+        UniLoRAMethod(),
+        VBLoRAMethod(),
+        VeRAMethod(),
+        WaveFTMethod(),
     ]
 
     /// Types that are known and not served, with the reason.
     private static let refused: [String: String] = [
         "ADAMSS": "its file lacks the clusters of rows that its blocks act on",
         "LILY": "its router mixes over the whole batch, so that answers would depend on neighbours",
+        "POLY": "it mixes its skills by the task of each request, which requests do not name",
         "PSOFT": "its file lacks the signs of the singular vectors that it is relative to",
         "SHADOW": "it runs a network of its own beside the model's layers",
         "XLORA": "it mixes adapters by a first pass over the whole prompt for every token",

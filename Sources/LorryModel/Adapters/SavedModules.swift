@@ -9,18 +9,30 @@ enum SavedModules {
     ) throws(AdapterError) {
         let source = tensors.source
         let names = try names(source)
+        var unsaved = Set(names)
         for module in builder.configuration.modules {
             let path = "\(AdapterTensors.prefix)\(module.path)"
             guard
                 let tensor = tensors.take("\(path).weight")
                     ?? tensors.take("\(path).base_layer.weight")
             else { continue }
+            unsaved = unsaved.filter { !module.path.hasSuffix($0) }
             // peft compares the ends of paths, without regard to the dots between their parts.
             guard module.isTable || names.contains(where: { module.path.hasSuffix($0) }) else {
                 throw source.badTensor(
                     tensor.name, "is a whole module, but modules_to_save does not name it")
             }
             try replace(module, by: tensor, tensors, &builder)
+        }
+        if let name = unsaved.min() {
+            throw source.bad("modules_to_save", "'\(name)' has no tensors of the base's modules")
+        }
+        let answered = builder.dimensions(of: .head).outFeatures
+        guard answered <= builder.vocabularySize else {
+            throw AdapterError(
+                .invalid,
+                "\(AdapterSource.weightsFile): lm_head has \(answered) rows, but the embedding only "
+                    + "\(builder.vocabularySize): what is answered could not be read")
         }
     }
 

@@ -74,14 +74,15 @@ struct SharedOperands {
     /// - Parameters:
     ///   - key: names the computation within the adapter.
     ///   - counts: of the operands' numbers.
+    ///   - usesOfEach: how often each operand is read.
     ///   - compute: gives the numbers of all; runs once for all that are asked for.
     init(
-        key: String, counts: [Int],
+        key: String, counts: [Int], usesOfEach: Int = 1,
         _ compute: @escaping @Sendable (OperandReader) throws(AdapterError) -> [[Float]]
     ) {
         operands = counts.indices.map { index in
             .derived(count: counts[index]) { reader throws(AdapterError) in
-                try reader.shared(key, uses: counts.count) { () throws(AdapterError) in
+                try reader.shared(key, uses: counts.count * usesOfEach) { () throws(AdapterError) in
                     try compute(reader)
                 }[index]
             }
