@@ -1,4 +1,5 @@
 import ArgumentParser
+import NIOHTTP1
 
 extension AdaptersCommand {
     struct Merge: AsyncParsableCommand {

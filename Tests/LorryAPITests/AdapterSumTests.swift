@@ -2,6 +2,8 @@ import HTTPTypes
 import LorryAPI
 import LorryEngine
 import LorryModel
+import LorryRegistry
+import Synchronization
 import Testing
 
 @Suite struct AdapterSumTests {

@@ -13,7 +13,7 @@ import Testing
             let density: Double?
             let majoritySignMethod: String?
             let svdRank: Int?
-            let seed: UInt64?
+            let seed: Int?
         }
         let cases: [String: Case]
     }

@@ -47,7 +47,7 @@ struct MergeRequest {
         _ = try fields.bool("svd_full_matrices")
         _ = try fields.string("svd_driver")
         if let seed = try fields.integer("seed", in: 0...Int.max, "at least 0") {
-            options.seed = UInt64(seed)
+            options.seed = seed
         }
         return options
     }
