@@ -114,27 +114,6 @@ struct AdaptersCommand: AsyncParsableCommand {
             }
         }
     }
-
-    struct Verify: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Check an adapter's folder against a base model, without registering it.",
-            discussion: """
-                Needs no server. The memory that it prints is for bf16 weights; where the base is \
-                held as f32, the adapter takes twice as much.
-                """)
-        @Argument(help: "A folder in PEFT's format.", completion: .directory) var folder: String
-        @Option(help: "The base model's folder.", completion: .directory) var model: String
-
-        func run() async throws {
-            let inspect = try AdapterPlace.inspection(model: model)
-            let description = try inspect(URL(fileURLWithPath: folder, isDirectory: true))
-            print(
-                "\(folder) is good: \(description.method), rank \(description.rank), "
-                    + "\(description.targets.joined(separator: " ")), "
-                    + "\(description.parameterCount) parameters, "
-                    + "\(ByteCountText.text(description.byteCount)) in memory as bf16")
-        }
-    }
 }
 
 /// Where the adapters are that a command works on.

@@ -58,7 +58,9 @@ public struct AdapterMerge: Sendable {
         arithmetic = TaskArithmetic(
             kind: options.combination.arithmetic ?? .sum, density: options.density ?? 1,
             majoritySign: options.majoritySign, random: TorchGenerator(seed: options.seed))
-        for _ in 0..<initialDrawCount { _ = arithmetic.random.draw() }
+        if arithmetic.kind.isRandom {
+            for _ in 0..<initialDrawCount { _ = arithmetic.random.draw() }
+        }
     }
 
     private static func rank(
