@@ -5,7 +5,7 @@ import Testing
 /// What all methods whose deltas follow from other numbers than two factors have in common: each
 /// tensor is needed and checked, and no option is passed over.
 @Suite struct MethodRefusalTests {
-    static let methods: [CraftedMethod] = [
+    nonisolated(unsafe) static let methods: [CraftedMethod] = [
         CraftedMethod("SHIRA", ["r": 2]).adding("shira_weight") { _, _ in [5] }
             .adding("shira_indices", dtype: "I64") { _, _ in [2, 5] },
         CraftedMethod("SUPERTUNING", ["r": 3]).adding("supertuning_values") { _, _ in [7] }
