@@ -105,7 +105,8 @@ public final class OperandReader {
             preconditionFailure("tensor '\(place.name)' is not of weights")
         }
         return FactorSource(
-            bytes: UnsafeRawBufferPointer(rebasing: files[place.file][place.byteRange]), elementType: type)
+            bytes: UnsafeRawBufferPointer(rebasing: files[place.file][place.byteRange]),
+            elementType: type)
     }
 
     /// A tensor's numbers in single precision.
