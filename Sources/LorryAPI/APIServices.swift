@@ -27,8 +27,8 @@ public struct APIServices: Sendable {
     /// Compiles an adapter's files for the engine. Throws `AdapterError` of kind `damaged` where
     /// they are not those that were stored.
     public let loadAdapter: @Sendable (AdapterLease) throws -> AdapterProgram
-    /// Makes one program of several adapters.
-    public var sums = AdapterSums()
+    /// Sums and merges adapters.
+    public var combinations = AdapterCombinations()
     public let text: TextCodec
     /// Nil where no keys are configured: then everyone may do everything.
     public let keys: APIKeys?

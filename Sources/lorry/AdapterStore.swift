@@ -50,7 +50,7 @@ protocol AdapterStore: Sendable {
 struct RemoteAdapters: AdapterStore {
     let client: ServerClient
 
-    private func path(_ name: String, _ action: String = "") -> String {
+    func path(_ name: String, _ action: String = "") -> String {
         let allowed = CharacterSet.urlPathAllowed.subtracting(["/"])
         let encoded = name.addingPercentEncoding(withAllowedCharacters: allowed) ?? name
         return "/admin/adapters/\(encoded)\(action)"

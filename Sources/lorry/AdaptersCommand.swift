@@ -14,7 +14,8 @@ struct AdaptersCommand: AsyncParsableCommand {
             neither.
             """,
         subcommands: [
-            List.self, Add.self, Remove.self, Show.self, Pin.self, Unpin.self, Verify.self,
+            List.self, Add.self, Remove.self, Show.self, Pin.self, Unpin.self, Merge.self,
+            Verify.self,
         ])
 
     struct List: AsyncParsableCommand {
@@ -111,27 +112,6 @@ struct AdaptersCommand: AsyncParsableCommand {
                 try await store.setPinned(name, false)
                 print("Unpinned \(name)")
             }
-        }
-    }
-
-    struct Verify: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Check an adapter's folder against a base model, without registering it.",
-            discussion: """
-                Needs no server. The memory that it prints is for bf16 weights; where the base is \
-                held as f32, the adapter takes twice as much.
-                """)
-        @Argument(help: "A folder in PEFT's format.", completion: .directory) var folder: String
-        @Option(help: "The base model's folder.", completion: .directory) var model: String
-
-        func run() async throws {
-            let inspect = try AdapterPlace.inspection(model: model)
-            let description = try inspect(URL(fileURLWithPath: folder, isDirectory: true))
-            print(
-                "\(folder) is good: \(description.method), rank \(description.rank), "
-                    + "\(description.targets.joined(separator: " ")), "
-                    + "\(description.parameterCount) parameters, "
-                    + "\(ByteCountText.text(description.byteCount)) in memory as bf16")
         }
     }
 }

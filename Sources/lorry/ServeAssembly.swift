@@ -74,28 +74,37 @@ struct ServeAssembly {
                 directory: lease.directory, model: model, format: adapterFormat,
                 checksums: lease.checksums, cache: compilations)
         }
-        services.sums = AdapterSums(
-            describe: { summands in
-                try AdapterCompiler.describe(
-                    sumOf: summands.map(\.summand), configuration: model.configuration,
-                    format: adapterFormat)
-            },
-            load: { summands in
-                for lease in summands.map(\.lease) where lease.checksums == nil {
-                    if let problem = lease.contentProblem() {
-                        throw AdapterError(.damaged, problem)
-                    }
-                }
-                return try AdapterCompiler.compile(
-                    sumOf: summands.map(\.summand), model: model, format: adapterFormat,
-                    cache: compilations)
-            })
+        services.combinations = combinations(model, adapterFormat, compilations)
         services.allowedRoots = settings.allowedAdapterRoots.map { URL(filePath: $0) }
         EngineGauges.add(
             to: metrics.registry, modelName: modelName,
             blockTokenCount: KVLayout.blockSize, statistics: engine.statistics)
         preloadPinned(services)
         try await serve(services, engine, readiness)
+    }
+
+    private func combinations(
+        _ model: DecoderModel, _ format: OperandFormat, _ compilations: CompilationCache
+    ) -> AdapterCombinations {
+        AdapterCombinations(
+            describeSum: { adapters in
+                try AdapterCompiler.describe(
+                    sumOf: adapters.map(\.summand), configuration: model.configuration,
+                    format: format)
+            },
+            loadSum: { adapters in
+                for lease in adapters.map(\.lease) where lease.checksums == nil {
+                    if let problem = lease.contentProblem() {
+                        throw AdapterError(.damaged, problem)
+                    }
+                }
+                return try AdapterCompiler.compile(
+                    sumOf: adapters.map(\.summand), model: model, format: format,
+                    cache: compilations)
+            },
+            merge: { inputs, options in
+                try AdapterMerge(inputs, options: options, configuration: model.configuration)
+            })
     }
 
     // MARK: - Parts

@@ -2,14 +2,16 @@ import HTTPTypes
 import LorryAPI
 import LorryEngine
 import LorryModel
+import LorryRegistry
+import Synchronization
 import Testing
 
 @Suite struct AdapterSumTests {
     /// A server on which sums take 100 bytes for each adapter, and `odd` is no part of any.
     private func server(keys: APIKeys? = nil) throws -> TestServer {
         try TestServer(FakeEngine(saying: "x"), keys: keys) { services in
-            services.sums = AdapterSums(
-                describe: { adapters in
+            services.combinations = AdapterCombinations(
+                describeSum: { adapters in
                     guard !adapters.contains(where: { $0.lease.record.name == "odd" }) else {
                         throw AdapterError(.unsupported, "odd: cannot be part of a sum")
                     }
@@ -17,12 +19,13 @@ import Testing
                         method: "composition", rank: 8, targets: [],
                         byteCount: 100 * adapters.count, parameterCount: 1)
                 },
-                load: { adapters in
+                loadSum: { adapters in
                     throw AdapterError(
                         .invalid,
                         adapters.map { "\($0.lease.record.name)*\($0.scale)" }.joined(
                             separator: " "))
-                })
+                },
+                merge: { _, _ in throw AdapterError(.unsupported, "merges nothing") })
         }
     }
 

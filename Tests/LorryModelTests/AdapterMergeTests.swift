@@ -1,5 +1,6 @@
 import Foundation
 import LorryModel
+import LorryTensor
 import Testing
 
 /// Merges of two adapters of the llama fixture against what peft makes of them (see `generate.py`).
@@ -12,7 +13,7 @@ import Testing
             let density: Double?
             let majoritySignMethod: String?
             let svdRank: Int?
-            let seed: UInt64?
+            let seed: Int?
         }
         let cases: [String: Case]
     }

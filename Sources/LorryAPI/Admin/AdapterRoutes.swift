@@ -39,6 +39,9 @@ extension APIRouter {
         on(.post, "/admin/adapters/{name}/rollback", .role(.admin)) { call in
             try await services.rollBack(call)
         }
+        on(.post, "/admin/adapters/{name}/merge", .role(.admin)) { call in
+            try await services.merge(call)
+        }
     }
 }
 

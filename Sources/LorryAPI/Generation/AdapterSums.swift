@@ -1,4 +1,5 @@
 import Crypto
+import HTTPTypes
 import LorryEngine
 import LorryModel
 import LorryRegistry
@@ -16,25 +17,30 @@ public struct ScaledAdapter: Sendable {
     }
 }
 
-/// How several adapters become one program; made by the executable. Both throw `AdapterError`, of
-/// kind `unsupported` where an adapter is none that can be part of a sum.
-public struct AdapterSums: Sendable {
-    /// What the program will be, by the adapters' headers alone.
-    let describe: @Sendable ([ScaledAdapter]) throws -> AdapterDescription
-    let load: @Sendable ([ScaledAdapter]) throws -> AdapterProgram
+/// How several adapters become one; made by the executable. All throw `AdapterError`, of kind
+/// `unsupported` where an adapter is none that can be combined.
+public struct AdapterCombinations: Sendable {
+    /// What a sum's program will be, by the adapters' headers alone.
+    let describeSum: @Sendable ([ScaledAdapter]) throws -> AdapterDescription
+    let loadSum: @Sendable ([ScaledAdapter]) throws -> AdapterProgram
+    let merge: @Sendable ([MergeInput], MergeOptions) throws -> AdapterMerge
 
     public init(
-        describe: @escaping @Sendable ([ScaledAdapter]) throws -> AdapterDescription,
-        load: @escaping @Sendable ([ScaledAdapter]) throws -> AdapterProgram
+        describeSum: @escaping @Sendable ([ScaledAdapter]) throws -> AdapterDescription,
+        loadSum: @escaping @Sendable ([ScaledAdapter]) throws -> AdapterProgram,
+        merge: @escaping @Sendable ([MergeInput], MergeOptions) throws -> AdapterMerge
     ) {
-        self.describe = describe
-        self.load = load
+        self.describeSum = describeSum
+        self.loadSum = loadSum
+        self.merge = merge
     }
 
-    /// Serves no sums.
+    /// Combines nothing.
     init() {
-        describe = { _ in throw AdapterError(.unsupported, "sums of adapters are not served") }
-        load = { _ in throw AdapterError(.unsupported, "sums of adapters are not served") }
+        let refusal = AdapterError(.unsupported, "adapters are not combined here")
+        describeSum = { _ in throw refusal }
+        loadSum = { _ in throw refusal }
+        merge = { _, _ in throw refusal }
     }
 }
 
@@ -83,20 +89,8 @@ extension APIServices {
     ) throws(APIError) -> [ScaledAdapter] {
         var leases: [String: AdapterLease] = [:]
         var scales: [String: [Float]] = [:]
-        var visible: [AdapterRecord]?
-        for (index, summand) in summands.enumerated() {
-            let name: String
-            switch summand.adapter {
-            case .named(let given): name = given
-            case .position(let position):
-                let records = visible ?? visibleAdapters(for: principal)
-                visible = records
-                guard records.indices.contains(position) else {
-                    throw .modelNotFound("lora[\(index)]")
-                }
-                name = records[position].name
-            }
-            let lease = try lease(name, shown: name, principal)
+        let found = try self.leases(summands.map(\.adapter), of: "lora", principal)
+        for (lease, summand) in zip(found, summands) {
             let digest = lease.record.version.digest
             // Of several names of a version always the same one.
             let known = leases[digest]
@@ -114,12 +108,37 @@ extension APIServices {
         return adapters
     }
 
+    /// The versions that a request's list of adapters names, with their files held.
+    ///
+    /// - Parameter list: the list's field.
+    /// - Throws: `APIError` 404 where one does not exist or the key may not use it.
+    func leases(
+        _ adapters: [ModelSelection.AdapterName], of list: String, _ principal: Principal
+    ) throws(APIError) -> [AdapterLease] {
+        var visible: [AdapterRecord]?
+        var leases: [AdapterLease] = []
+        for (index, adapter) in adapters.enumerated() {
+            switch adapter {
+            case .named(let name): leases.append(try lease(name, shown: name, principal))
+            case .position(let position):
+                let records = visible ?? visibleAdapters(for: principal)
+                visible = records
+                guard records.indices.contains(position) else {
+                    throw .modelNotFound("\(list)[\(index)]")
+                }
+                let name = records[position].name
+                leases.append(try lease(name, shown: name, principal))
+            }
+        }
+        return leases
+    }
+
     private func reference(toSumOf adapters: [ScaledAdapter]) throws(APIError) -> AdapterReference {
-        let sums = sums
+        let combinations = combinations
         let byteCount = try sumSizes.size(adapters.map(\.lease.record.version.digest)) {
             () throws(APIError) in
             do {
-                return try sums.describe(adapters).byteCount
+                return try combinations.describeSum(adapters).byteCount
             } catch {
                 guard let error = error as? AdapterError, error.kind == .unsupported else {
                     throw APIError(
@@ -140,7 +159,7 @@ extension APIServices {
             },
             load: {
                 do {
-                    return try sums.load(adapters)
+                    return try combinations.loadSum(adapters)
                 } catch let error as AdapterError where error.kind == .damaged {
                     for lease in adapters.map(\.lease) where lease.contentProblem() != nil {
                         registry.reportDamage(lease.record.version, actor: "adapter load")

@@ -14,14 +14,16 @@ struct ModelSelection: Sendable, Equatable {
         case sum([Summand])
     }
 
+    /// How an entry of a list names an adapter.
+    enum AdapterName: Sendable, Equatable {
+        case named(String)
+        /// In `GET /lora-adapters`.
+        case position(Int)
+    }
+
     /// An entry of `lora`.
     struct Summand: Sendable, Equatable {
-        enum Adapter: Sendable, Equatable {
-            case named(String)
-            /// In `GET /lora-adapters`.
-            case position(Int)
-        }
-        var adapter: Adapter
+        var adapter: AdapterName
         var scale: Float
     }
 
@@ -68,15 +70,18 @@ struct ModelSelection: Sendable, Equatable {
 
     private static func summand(_ entry: FieldReader) throws(APIError) -> Summand {
         let scale = try entry.number("scale", "a number", { _ in true }) ?? 1
-        if let name = try entry.string("name") {
-            return Summand(adapter: .named(name), scale: scale)
-        }
-        if let name = entry.value("id")?.stringValue {
-            return Summand(adapter: .named(name), scale: scale)
-        }
-        guard let position = try entry.integer("id") else {
+        return Summand(adapter: try AdapterName(entry), scale: scale)
+    }
+}
+
+extension ModelSelection.AdapterName {
+    init(_ entry: FieldReader) throws(APIError) {
+        if let name = try entry.string("name") ?? entry.value("id")?.stringValue {
+            self = .named(name)
+        } else if let position = try entry.integer("id") {
+            self = .position(position)
+        } else {
             throw entry.fail("id", "or name is needed.")
         }
-        return Summand(adapter: .position(position), scale: scale)
     }
 }

@@ -1,6 +1,19 @@
 import LorryTensor
 
 extension AdapterProgramBuilder {
+    /// In no order.
+    var changedModules: [BaseModule] {
+        var modules = Set(operations.keys)
+        for place in groupInputSteps.keys {
+            for site in place.group.sites { modules.insert(.linear(layer: place.layer, site)) }
+        }
+        for site in norms.keys { modules.insert(.norm(site)) }
+        if !embeddingLowRanks.isEmpty || embeddingScale != nil { modules.insert(.embedding) }
+        modules.formUnion(tables.keys)
+        modules.formUnion(tableRows.keys)
+        return Array(modules)
+    }
+
     /// What the adapter adds to a token's computation; a product and its sum count as two. The
     /// head's part is counted as if each token's logits were wanted.
     var operationCount: Int {

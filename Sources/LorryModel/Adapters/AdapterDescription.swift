@@ -61,12 +61,26 @@ public struct AdapterError: Error, CustomStringConvertible, Sendable, Equatable 
         /// The system does not give the memory.
         case outOfMemory
     }
+
+    /// What of an adapter is at fault.
+    enum Subject: Sendable, Equatable {
+        case field(String)
+        /// By its name in the file.
+        case tensor(String)
+        /// A module's path, which lacks a tensor or has too many.
+        case module(String)
+    }
+
     public let kind: Kind
     public let message: String
+    let subject: Subject?
     public var description: String { message }
 
-    public init(_ kind: Kind, _ message: String) {
+    public init(_ kind: Kind, _ message: String) { self.init(kind, message, about: nil) }
+
+    init(_ kind: Kind, _ message: String, about subject: Subject?) {
         self.kind = kind
         self.message = message
+        self.subject = subject
     }
 }

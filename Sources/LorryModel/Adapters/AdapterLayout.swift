@@ -56,26 +56,12 @@ struct AdapterLayout {
         return ranks.max() ?? 0
     }
 
-    private var changedModules: [BaseModule] {
-        var modules = Set(builder.operations.keys)
-        for place in builder.groupInputSteps.keys {
-            for site in place.group.sites { modules.insert(.linear(layer: place.layer, site)) }
-        }
-        for site in builder.norms.keys { modules.insert(.norm(site)) }
-        if !builder.embeddingLowRanks.isEmpty || builder.embeddingScale != nil {
-            modules.insert(.embedding)
-        }
-        modules.formUnion(builder.tables.keys)
-        modules.formUnion(builder.tableRows.keys)
-        return Array(modules)
-    }
-
-    private var targets: [String] { Set(changedModules.map(\.name)).sorted() }
+    private var targets: [String] { Set(builder.changedModules.map(\.name)).sorted() }
 
     private var keepsKeysAndValues: Bool {
         builder.virtualTokenCount == 0
             && builder.promptAttentions.keys.allSatisfy { $0 == configuration.layerCount - 1 }
-            && changedModules.allSatisfy { configuration.isBehindKeysAndValues($0) }
+            && builder.changedModules.allSatisfy { configuration.isBehindKeysAndValues($0) }
     }
 
     /// Nil where the adapter knows no further tokens.

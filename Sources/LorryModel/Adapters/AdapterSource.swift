@@ -9,6 +9,11 @@ public struct AdapterSource: Sendable {
     /// Tensors by their names in the file.
     public let tensors: [String: SafetensorsFile.Tensor]
 
+    init(configuration: StrictJSON.Object, tensors: [String: SafetensorsFile.Tensor]) {
+        self.configuration = configuration
+        self.tensors = tensors
+    }
+
     /// - Throws: `AdapterError` naming the file at fault.
     init(_ files: AdapterFiles) throws(AdapterError) {
         let value: StrictJSON
@@ -26,15 +31,18 @@ public struct AdapterSource: Sendable {
     }
 
     func bad(_ field: String, _ reason: String) -> AdapterError {
-        AdapterError(.invalid, "\(Self.configurationFile): \(field): \(reason)")
+        AdapterError(
+            .invalid, "\(Self.configurationFile): \(field): \(reason)", about: .field(field))
     }
 
     func unsupported(_ field: String, _ reason: String) -> AdapterError {
-        AdapterError(.unsupported, "\(Self.configurationFile): \(field): \(reason)")
+        AdapterError(
+            .unsupported, "\(Self.configurationFile): \(field): \(reason)", about: .field(field))
     }
 
     func badTensor(_ name: String, _ reason: String) -> AdapterError {
-        AdapterError(.invalid, "\(Self.weightsFile): tensor '\(name)' \(reason)")
+        AdapterError(
+            .invalid, "\(Self.weightsFile): tensor '\(name)' \(reason)", about: .tensor(name))
     }
 
     /// Every tensor of weights must be finite numbers. The methods check the types.

@@ -50,7 +50,8 @@ struct AdapterTensors {
     ) throws(AdapterError) -> SafetensorsFile.Tensor {
         guard let tensor = take(module, name) else {
             throw AdapterError(
-                .invalid, "\(AdapterSource.weightsFile): \(module.path) has no \(name)")
+                .invalid, "\(AdapterSource.weightsFile): \(module.path) has no \(name)",
+                about: .module(module.path))
         }
         try check(tensor, shape: shape)
         return tensor
@@ -73,7 +74,8 @@ struct AdapterTensors {
     ) throws(AdapterError) -> SafetensorsFile.Tensor {
         guard let tensor = take(module, name) else {
             throw AdapterError(
-                .invalid, "\(AdapterSource.weightsFile): \(module.path) has no \(name)")
+                .invalid, "\(AdapterSource.weightsFile): \(module.path) has no \(name)",
+                about: .module(module.path))
         }
         guard tensor.dtype.isInteger else {
             throw source.badTensor(
@@ -138,13 +140,15 @@ struct AdapterTensors {
                 .selected()
         else { return targets }
         for module in selected where !found.contains(module) {
-            throw source.bad("target_modules", "\(module.path) has no tensors")
+            let error = source.bad("target_modules", "\(module.path) has no tensors")
+            throw AdapterError(error.kind, error.message, about: .module(module.path))
         }
         let wanted = Set(selected)
         for module in targets where !wanted.contains(module) {
-            throw source.badTensor(
+            let error = source.badTensor(
                 "\(Self.prefix)\(module.path).\(names[0])",
                 "belongs to a module that target_modules does not select")
+            throw AdapterError(error.kind, error.message, about: .module(module.path))
         }
         return targets
     }

@@ -76,8 +76,8 @@ public struct TensorPlace: Sendable {
     var byteRange: Range<Int> { offset..<offset + count * dtype.byteCount }
 }
 
-/// Reads an adapter's numbers while its program is made, beside the base's weights. A sum of adapters
-/// has a file of each.
+/// Reads an adapter's numbers while its program is made, beside the base's weights. A sum of
+/// adapters has a file of each.
 public final class OperandReader {
     private let files: [UnsafeRawBufferPointer]
     private var readers: [Int: OperandReader] = [:]

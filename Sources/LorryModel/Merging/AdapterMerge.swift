@@ -57,8 +57,10 @@ public struct AdapterMerge: Sendable {
         self.targets = targets
         arithmetic = TaskArithmetic(
             kind: options.combination.arithmetic ?? .sum, density: options.density ?? 1,
-            majoritySign: options.majoritySign, random: TorchRandom(seed: options.seed))
-        arithmetic.random.skip(initialDrawCount)
+            majoritySign: options.majoritySign, random: TorchGenerator(seed: options.seed))
+        if arithmetic.kind.isRandom {
+            for _ in 0..<initialDrawCount { _ = arithmetic.random.draw() }
+        }
     }
 
     private static func rank(

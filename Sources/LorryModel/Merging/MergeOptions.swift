@@ -56,7 +56,7 @@ public struct MergeOptions: Sendable, Equatable {
     /// The quantile at which the decomposition's numbers are cut off.
     public var svdClamp: Double?
     /// Of DARE's choice.
-    public var seed: UInt64 = 0
+    public var seed = 0
 
     public init() {}
 

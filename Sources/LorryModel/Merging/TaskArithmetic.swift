@@ -9,7 +9,7 @@ struct TaskArithmetic {
     let kind: Kind
     let density: Double
     let majoritySign: MergeOptions.MajoritySign
-    var random: TorchRandom
+    var random: TorchGenerator
 
     /// - Parameters:
     ///   - tensors: of equal size.
@@ -28,8 +28,8 @@ struct TaskArithmetic {
         if kind.isRandom {
             let (probability, divisor) = (Float(density), Float(density))
             for index in tensor.indices {
-                tensor[index] =
-                    random.bernoulli(probability) ? tensor[index] / divisor : 0
+                // As `torch.bernoulli` of a tensor does it.
+                tensor[index] = random.uniform() < probability ? tensor[index] / divisor : 0
             }
         } else {
             Self.keepLargest(Int(density * Double(tensor.count)), of: &tensor)
