@@ -13,6 +13,33 @@ CK_INLINE void add_scaled(float *y, const float *x, float a, size_t count) {
                    count - i);
 }
 
+/// Vectors that a combination of rows keeps in registers.
+#define CK_COMBINED 4
+
+/// y += Σ_k a[k] * rows[k], rows `stride` floats apart, in the order of k.
+CK_INLINE void add_combination(float *y, const float *a, const float *rows, ptrdiff_t stride,
+                               size_t row_count, size_t width) {
+    size_t i = 0;
+    for (; i + CK_COMBINED * CK_LANES <= width; i += CK_COMBINED * CK_LANES) {
+        v16 sum[CK_COMBINED];
+        CK_UNROLL for (int c = 0; c < CK_COMBINED; c++) sum[c] = load16(y + i + c * CK_LANES);
+        for (size_t k = 0; k < row_count; k++) {
+            v16 factor = splat(a[k]);
+            const float *row = rows + (ptrdiff_t)k * stride + i;
+            CK_UNROLL for (int c = 0; c < CK_COMBINED; c++)
+                sum[c] = fma16(factor, load16(row + c * CK_LANES), sum[c]);
+        }
+        CK_UNROLL for (int c = 0; c < CK_COMBINED; c++) store16(y + i + c * CK_LANES, sum[c]);
+    }
+    for (; i < width; i += CK_LANES) {
+        size_t count = ck_min(width - i, CK_LANES);
+        v16 sum = load_part(y + i, count);
+        for (size_t k = 0; k < row_count; k++)
+            sum = fma16(splat(a[k]), load_part(rows + (ptrdiff_t)k * stride + i, count), sum);
+        store_part(y + i, sum, count);
+    }
+}
+
 static void sparse_add(const ck_sparse *s, const float *x, float *y) {
     for (size_t o = 0; o < s->out_features; o++) {
         uint32_t start = s->starts[o], end = s->starts[o + 1];
@@ -31,14 +58,13 @@ static void kronecker_add(const ck_kronecker *k, const float *x, float *y) {
     for (size_t a = 0; a < k->left_out; a++) {
         float *out = y + a * k->right_out;
         for (size_t start = 0; start < k->right_in; start += CK_KRONECKER_PART) {
-            size_t count = k->right_in - start;
-            if (count > CK_KRONECKER_PART) count = CK_KRONECKER_PART;
+            size_t count = ck_min(k->right_in - start, CK_KRONECKER_PART);
             memset(mixed, 0, sizeof(mixed));
-            for (size_t c = 0; c < k->left_in; c++)
-                add_scaled(mixed, x + c * k->right_in + start,
-                           k->scale * k->left[a * k->left_in + c], count);
-            for (size_t e = 0; e < count; e++)
-                add_scaled(out, k->right + (start + e) * k->right_out, mixed[e], k->right_out);
+            add_combination(mixed, k->left + a * k->left_in, x + start, (ptrdiff_t)k->right_in,
+                            k->left_in, count);
+            for (size_t e = 0; e < count; e++) mixed[e] *= k->scale;
+            add_combination(out, mixed, k->right + start * k->right_out,
+                            (ptrdiff_t)k->right_out, count, k->right_out);
         }
     }
 }
@@ -48,19 +74,17 @@ static void circulant_add(const ck_circulant *c, const float *x, float *y) {
     for (size_t out = 0; out < c->out_blocks; out++)
         for (size_t in = 0; in < c->in_blocks; in++) {
             const float *kernel = c->kernels + (out * c->in_blocks + in) * 2 * b;
-            for (size_t t = 0; t < b; t++)
-                add_scaled(y + out * b, kernel + b - t, x[in * b + t], b);
+            // The column of input t is the kernel, turned t places on.
+            add_combination(y + out * b, x + in * b, kernel + b, -1, b, b);
         }
 }
 
 static void rotate_blocks(const ck_blocks *r, const float *x, float *out) {
     size_t b = r->block_size;
-    for (size_t block = 0; block < r->count; block++) {
-        const float *matrix = r->matrices + (r->is_shared ? 0 : block * b * b);
-        float *to = out + block * b;
-        memset(to, 0, b * sizeof(float));
-        for (size_t i = 0; i < b; i++) add_scaled(to, matrix + i * b, x[block * b + i], b);
-    }
+    memset(out, 0, r->count * b * sizeof(float));
+    for (size_t block = 0; block < r->count; block++)
+        add_combination(out + block * b, x + block * b,
+                        r->matrices + (r->is_shared ? 0 : block * b * b), (ptrdiff_t)b, b, b);
 }
 
 static void mix_pairs(const ck_pair_mix *m, float *y) {

@@ -176,10 +176,10 @@ public final class ForwardPass {
         matmul(
             input.pointer, xStride: weights.inFeatures, rowCount: batch.rowCount, weights: weights,
             bias: bias, y: output.pointer,
-            yStride: weights.outFeatures, then: adapters.adjustments, pool: pool)
+            yStride: weights.outFeatures, reruns: adapters.reruns, then: adapters.adjustments,
+            pool: pool)
         adapters.finish(
-            layer: layer, group: group, input: input.pointer, output: output.pointer,
-            weights: weights, bias: bias)
+            layer: layer, group: group, input: input.pointer, output: output.pointer)
     }
 
     // MARK: - Parts

@@ -18,11 +18,13 @@ import CKernels
 ///   - y: f32 `[rowCount, outFeatures]`, rows `yStride` floats apart; overwritten.
 ///   - columns: the columns of y to compute; nil means all. y and bias are indexed by the full
 ///     column all the same.
+///   - reruns: parts of y with inputs of their own; their weights are read once with the others'.
 ///   - adjustments: begun ones, of all columns of y; what follows their columns is done here.
 public func matmul(
     _ x: UnsafePointer<Float>, xStride: Int, rowCount: Int, weights: PackedMatrix,
     bias: UnsafePointer<Float>?, y: UnsafeMutablePointer<Float>, yStride: Int,
-    columns: Range<Int>? = nil, then adjustments: OutputAdjustments? = nil, pool: WorkerPool
+    columns: Range<Int>? = nil, reruns: [MatmulRerun] = [],
+    then adjustments: OutputAdjustments? = nil, pool: WorkerPool
 ) {
     let columns = columns ?? 0..<weights.outFeatures
     precondition(rowCount >= 0, "negative row count")
@@ -33,11 +35,17 @@ public func matmul(
         rowCount <= 1 || (xStride >= weights.inFeatures && yStride >= columns.upperBound),
         "rows overlap")
     guard rowCount > 0, !columns.isEmpty else { return }
-    let rows = prepareRows(x, stride: xStride, count: rowCount, for: weights, pool: pool)
-    var arguments = ck_matmul(
-        rows: rows.start, row_stride: rows.stride, row_count: rowCount, weights: weights.panels,
-        format: weights.format.native, in_features: weights.inFeatures, bias: bias, y: y,
-        y_stride: yStride, column_start: columns.lowerBound, column_end: columns.upperBound)
+    let rows = PreparedRows(
+        x, stride: xStride, count: rowCount, reruns: reruns, for: weights, pool: pool)
+    func arguments(
+        _ start: UnsafeRawPointer, _ count: Int, _ y: UnsafeMutablePointer<Float>,
+        _ columns: Range<Int>
+    ) -> ck_matmul {
+        ck_matmul(
+            rows: start, row_stride: rows.stride, row_count: count, weights: weights.panels,
+            format: weights.format.native, in_features: weights.inFeatures, bias: bias, y: y,
+            y_stride: yStride, column_start: columns.lowerBound, column_end: columns.upperBound)
+    }
     let width = PackedMatrix.panelWidth
     let first = columns.lowerBound / width
     let end = (columns.upperBound + width - 1) / width
@@ -50,13 +58,30 @@ public func matmul(
         let tiles = cut.tiles(of: task)
         return first + tiles.lowerBound * tile..<min(first + tiles.upperBound * tile, end)
     }
-    withUnsafePointer(to: &arguments) { arguments in
+    var whole = arguments(rows.start, rowCount, y, columns)
+    withUnsafePointer(to: &whole) { whole in
         pool.run(taskCount: cut.taskCount) { task in
             let own = panels(task)
             // What this thread will read next, if the threads keep in step.
             let next = task + pool.threadCount
             let ahead = next < cut.taskCount ? panels(next).lowerBound : end
-            kernels.pointee.matmul(arguments, own.lowerBound, own.upperBound, ahead)
+            var first = own.lowerBound
+            while first < own.upperBound {
+                // Few panels at a time, so that reruns find their weights in the cache.
+                let last = reruns.isEmpty ? own.upperBound : min(first + 4 * tile, own.upperBound)
+                kernels.pointee.matmul(
+                    whole, first, last, last < own.upperBound ? last : ahead)
+                for (index, rerun) in reruns.enumerated() {
+                    let part = (first * width..<last * width).clamped(to: rerun.columns)
+                    guard !part.isEmpty else { continue }
+                    var own = arguments(
+                        rows.start(of: index), rerun.rows.count,
+                        y + rerun.rows.lowerBound * yStride, rerun.columns)
+                    kernels.pointee.matmul(
+                        &own, part.lowerBound / width, pieces(part.upperBound, width), last)
+                }
+                first = last
+            }
             guard let adjustments, adjustments.followsColumns else { return }
             let computed = own.lowerBound * width..<own.upperBound * width
             adjustments.adjust(
@@ -111,28 +136,69 @@ package struct MatmulCut {
     }
 }
 
-/// Brings rows into the form that the level's kernel for `weights` takes.
-///
-/// - Returns: the first row and the bytes from one row to the next.
-private func prepareRows(
-    _ x: UnsafePointer<Float>, stride: Int, count: Int, for weights: PackedMatrix, pool: WorkerPool
-) -> (start: UnsafeRawPointer, stride: Int) {
-    let kernels = pool.kernels
-    let format = weights.format.native
-    let form = kernels.pointee.row_form(format)
-    guard form != .CK_ROWS_F32 else {
-        return (UnsafeRawPointer(x), stride * MemoryLayout<Float>.stride)
+/// A part of a matmul's output that is computed from other inputs than the rest.
+public struct MatmulRerun {
+    /// Of y.
+    public var rows: Range<Int>
+    public var columns: Range<Int>
+    /// f32 `[rows.count, inFeatures]`, one row after the other.
+    public var x: UnsafePointer<Float>
+
+    public init(rows: Range<Int>, columns: Range<Int>, x: UnsafePointer<Float>) {
+        self.rows = rows
+        self.columns = columns
+        self.x = x
     }
-    let inFeatures = weights.inFeatures
-    // Whole cache lines, an odd number of them: rows a power of two apart would share few sets.
-    let lineCount = (ck_row_byte_count(inFeatures, form) + 63) / 64 | 1
-    let byteCount = lineCount * 64
-    let rows = pool.rowScratch(byteCount: count * byteCount)
-    pool.runRanges(count: count, minimum: max(1, 32768 / inFeatures)) { range in
-        for row in range {
-            kernels.pointee.prepare_row(
-                x + row * stride, inFeatures, format, rows + row * byteCount)
+}
+
+/// Rows in the form that the level's kernel takes, those of reruns after the others.
+private struct PreparedRows {
+    /// The first row.
+    let start: UnsafeRawPointer
+    /// Bytes from one row to the next.
+    let stride: Int
+    private let rerunStarts: [UnsafeRawPointer]
+
+    func start(of rerun: Int) -> UnsafeRawPointer { rerunStarts[rerun] }
+
+    init(
+        _ x: UnsafePointer<Float>, stride xStride: Int, count: Int, reruns: [MatmulRerun],
+        for weights: PackedMatrix, pool: WorkerPool
+    ) {
+        let kernels = pool.kernels
+        let format = weights.format.native
+        let form = kernels.pointee.row_form(format)
+        let inFeatures = weights.inFeatures
+        // Single precision needs no preparing, where all rows are equally far apart.
+        if form == .CK_ROWS_F32 && (reruns.isEmpty || xStride == inFeatures) {
+            start = UnsafeRawPointer(x)
+            stride = xStride * MemoryLayout<Float>.stride
+            rerunStarts = reruns.map { UnsafeRawPointer($0.x) }
+            return
         }
+        // Whole cache lines, an odd number of them: rows a power of two apart would share few sets.
+        let lineCount = (ck_row_byte_count(inFeatures, form) + 63) / 64 | 1
+        let byteCount = lineCount * 64
+        let total = reruns.reduce(count) { $0 + $1.rows.count }
+        let rows = pool.rowScratch(byteCount: total * byteCount)
+        pool.runRanges(count: count, minimum: max(1, 32768 / inFeatures)) { range in
+            for row in range {
+                kernels.pointee.prepare_row(
+                    x + row * xStride, inFeatures, format, rows + row * byteCount)
+            }
+        }
+        var starts: [UnsafeRawPointer] = []
+        var next = rows + count * byteCount
+        for rerun in reruns {
+            starts.append(UnsafeRawPointer(next))
+            for row in 0..<rerun.rows.count {
+                kernels.pointee.prepare_row(
+                    rerun.x + row * inFeatures, inFeatures, format, next + row * byteCount)
+            }
+            next += rerun.rows.count * byteCount
+        }
+        start = UnsafeRawPointer(rows)
+        stride = byteCount
+        rerunStarts = starts
     }
-    return (UnsafeRawPointer(rows), byteCount)
 }

@@ -91,34 +91,67 @@ public enum InputTransformStep {
     case blocks(UnsafePointer<Float>, blockSize: Int, count: Int, isShared: Bool)
 }
 
-/// Transforms rows of inputs, for adapters that act before a linear layer.
-///
-/// - Parameters:
-///   - x: `[rowCount, width]`, rows `stride` floats apart; changed in place.
-///   - scratch: room for `rowCount` rows of `width`.
-public func transformRows(
-    _ x: UnsafeMutablePointer<Float>, stride: Int, rowCount: Int, width: Int,
-    steps: [InputTransformStep], scratch: UnsafeMutablePointer<Float>, pool: WorkerPool
-) {
-    precondition(rowCount <= 1 || stride >= width, "rows overlap")
-    let kernels = pool.kernels
-    pool.run(taskCount: rowCount) { row in
-        let from = x + row * stride
-        let other = scratch + row * width
+/// Rows of inputs and what an adapter does to them.
+public struct InputTransform {
+    /// `[rowCount, width]`, one row after the other.
+    public var source: UnsafePointer<Float>
+    /// Where the results go; may be the source.
+    public var target: UnsafeMutablePointer<Float>
+    public var rowCount: Int
+    public var steps: [InputTransformStep]
+
+    public init(
+        source: UnsafePointer<Float>, target: UnsafeMutablePointer<Float>, rowCount: Int,
+        steps: [InputTransformStep]
+    ) {
+        self.source = source
+        self.target = target
+        self.rowCount = rowCount
+        self.steps = steps
+    }
+
+    fileprivate func apply(
+        _ row: Int, width: Int, scratch: UnsafeMutablePointer<Float>,
+        kernels: UnsafePointer<ck_table>
+    ) {
+        let x = target + row * width
+        if source != UnsafePointer(target) { x.update(from: source + row * width, count: width) }
         for step in steps {
             switch step {
-            case .scale(let vector): kernels.pointee.multiply(from, vector, width)
+            case .scale(let vector): kernels.pointee.multiply(x, vector, width)
             case .gather(let indices):
-                other.update(from: from, count: width)
-                for column in 0..<width { from[column] = other[Int(indices[column])] }
+                scratch.update(from: x, count: width)
+                for column in 0..<width { x[column] = scratch[Int(indices[column])] }
             case .blocks(let matrices, let blockSize, let count, let isShared):
                 precondition(blockSize * count == width, "blocks do not cover the inputs")
-                other.update(from: from, count: width)
+                scratch.update(from: x, count: width)
                 var blocks = ck_blocks(
                     matrices: matrices, block_size: blockSize, count: count, is_shared: isShared)
-                kernels.pointee.rotate_blocks(&blocks, other, from)
+                kernels.pointee.rotate_blocks(&blocks, scratch, x)
             }
         }
+    }
+}
+
+/// Transforms rows of inputs, for adapters that act before a linear layer. No two transforms may
+/// share a target.
+///
+/// - Parameter scratch: room for `width` floats for each row of all transforms.
+public func transformInputs(
+    _ transforms: [InputTransform], width: Int, scratch: UnsafeMutablePointer<Float>,
+    pool: WorkerPool
+) {
+    let kernels = pool.kernels
+    var starts = 0
+    let firsts = transforms.map { transform in
+        defer { starts += transform.rowCount }
+        return starts
+    }
+    pool.runPieces(groupCount: transforms.count) {
+        transforms[$0].rowCount
+    } body: { index, row in
+        transforms[index].apply(
+            row, width: width, scratch: scratch + (firsts[index] + row) * width, kernels: kernels)
     }
 }
 

@@ -5,35 +5,41 @@ import Testing
 /// What all methods whose deltas follow from other numbers than two factors have in common: each
 /// tensor is needed and checked, and no option is passed over.
 @Suite struct MethodRefusalTests {
-    nonisolated(unsafe) static let methods: [CraftedMethod] = [
-        CraftedMethod("SHIRA", ["r": 2]).adding("shira_weight") { _, _ in [5] }
-            .adding("shira_indices", dtype: "I64") { _, _ in [2, 5] },
-        CraftedMethod("SUPERTUNING", ["r": 3]).adding("supertuning_values") { _, _ in [7] }
-            .adding("supertuning_lora_A.weight") { [3, $1] }
-            .adding("supertuning_lora_B.weight") { out, _ in [out, 3] },
-        CraftedMethod("C3A").adding("c3a_kernel") { [$0 / 8, $1 / 8, 8] },
-        CraftedMethod("FOURIERFT").adding("fourierft_spectrum") { _, _ in [5] },
-        CraftedMethod("WAVEFT").adding("waveft_spectrum") { _, _ in [5] },
-        CraftedMethod("HIRA").adding("hira_A") { [3, $1] }.adding("hira_B") { out, _ in [out, 3] },
-        CraftedMethod("OSF").adding("osf_svd_params.U_low") { out, _ in [out, 2] }
-            .adding("osf_svd_params.S_low") { _, _ in [2] }
-            .adding("osf_svd_params.V_low") { [2, $1] },
-        CraftedMethod("GLORA").adding("glora_A.X") { out, _ in [out, 1] }
-            .adding("glora_B.X") { out, _ in [out, 1] }.adding("glora_C.zeros") { [$1, 1] }
-            .adding("glora_D.zeros") { out, _ in [out] }
-            .adding("glora_E.zeros") { out, _ in [out] },
-        CraftedMethod("PEANUT", ["depth": 1]).adding("peanut_A.weight") { out, _ in [3, out] }
-            .adding("peanut_B.weight") { out, _ in [out, 3] }
-            .adding("peanut_encoders.0.weight") { _, _ in [3, 3] }
-            .adding("peanut_decoders.0.weight") { _, _ in [3, 3] },
-        CraftedMethod("DEFT").adding("deft_P") { out, _ in [out, 3] }.adding("deft_R") { [3, $1] },
-        CraftedMethod("HRA").adding("hra_u") { [$1, 3] },
-        CraftedMethod("OFT", ["oft_block_size": 4]).adding("oft_R.weight") { [$1 / 4, 6] },
-        CraftedMethod("BOFT").adding("boft_R") { [1, $1 / 4, 4, 4] }
-            .adding("boft_s") { out, _ in [out, 1] },
-        CraftedMethod("ROAD", ["group_size": 8]).adding("road_theta") { out, _ in [out / 2] }
-            .adding("road_alpha") { out, _ in [out / 2] },
-    ]
+    private static var methods: [CraftedMethod] {
+        [
+            CraftedMethod("SHIRA", ["r": 2]).adding("shira_weight") { _, _ in [5] }
+                .adding("shira_indices", dtype: "I64") { _, _ in [2, 5] },
+            CraftedMethod("SUPERTUNING", ["r": 3]).adding("supertuning_values") { _, _ in [7] }
+                .adding("supertuning_lora_A.weight") { [3, $1] }
+                .adding("supertuning_lora_B.weight") { out, _ in [out, 3] },
+            CraftedMethod("C3A").adding("c3a_kernel") { [$0 / 8, $1 / 8, 8] },
+            CraftedMethod("FOURIERFT").adding("fourierft_spectrum") { _, _ in [5] },
+            CraftedMethod("WAVEFT").adding("waveft_spectrum") { _, _ in [5] },
+            CraftedMethod("HIRA").adding("hira_A") { [3, $1] }.adding("hira_B") { out, _ in
+                [out, 3]
+            },
+            CraftedMethod("OSF").adding("osf_svd_params.U_low") { out, _ in [out, 2] }
+                .adding("osf_svd_params.S_low") { _, _ in [2] }
+                .adding("osf_svd_params.V_low") { [2, $1] },
+            CraftedMethod("GLORA").adding("glora_A.X") { out, _ in [out, 1] }
+                .adding("glora_B.X") { out, _ in [out, 1] }.adding("glora_C.zeros") { [$1, 1] }
+                .adding("glora_D.zeros") { out, _ in [out] }
+                .adding("glora_E.zeros") { out, _ in [out] },
+            CraftedMethod("PEANUT", ["depth": 1]).adding("peanut_A.weight") { out, _ in [3, out] }
+                .adding("peanut_B.weight") { out, _ in [out, 3] }
+                .adding("peanut_encoders.0.weight") { _, _ in [3, 3] }
+                .adding("peanut_decoders.0.weight") { _, _ in [3, 3] },
+            CraftedMethod("DEFT").adding("deft_P") { out, _ in [out, 3] }.adding("deft_R") {
+                [3, $1]
+            },
+            CraftedMethod("HRA").adding("hra_u") { [$1, 3] },
+            CraftedMethod("OFT", ["oft_block_size": 4]).adding("oft_R.weight") { [$1 / 4, 6] },
+            CraftedMethod("BOFT").adding("boft_R") { [1, $1 / 4, 4, 4] }
+                .adding("boft_s") { out, _ in [out, 1] },
+            CraftedMethod("ROAD", ["group_size": 8]).adding("road_theta") { out, _ in [out / 2] }
+                .adding("road_alpha") { out, _ in [out / 2] },
+        ]
+    }
 
     @Test func optionsThatAreNotUnderstood() throws {
         for method in Self.methods {
@@ -47,7 +53,6 @@ import Testing
     @Test func everyTensorIsNeeded() {
         for method in Self.methods {
             for name in method.file.tensors.keys where name.contains("layers.1.") {
-                // Can be found again from the base.
                 var changed = method
                 changed.file.tensors[name] = nil
                 #expect(changed.refusal != "", "without \(name)")
@@ -63,7 +68,6 @@ import Testing
             for (name, tensor) in method.file.tensors where name.contains("layers.1.") {
                 for axis in tensor.shape.indices {
                     var shape = tensor.shape
-                    // Two dimensions at least are free in some methods, but not all of them.
                     shape[axis] += 1
                     var changed = method
                     changed.file.add(name, shape, dtype: tensor.dtype)

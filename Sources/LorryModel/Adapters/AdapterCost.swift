@@ -55,8 +55,6 @@ extension AdapterProgramBuilder {
 extension AdapterProgramBuilder.LinearOperations {
     fileprivate func operationCount(outFeatures: Int, inFeatures: Int) -> Int {
         var count = AdapterProgramBuilder.operationCount(inputSteps, width: inFeatures)
-        // With an input of its own the base's matmul runs once more.
-        if !inputSteps.isEmpty { count += 2 * outFeatures * inFeatures }
         count += lowRanks.reduce(0) { $0 + 2 * $1.rank * (inFeatures + outFeatures) }
         count += dense.count * 2 * outFeatures * inFeatures
         count += sparse.reduce(0) { $0 + 2 * $1.count }

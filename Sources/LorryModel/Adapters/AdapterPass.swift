@@ -23,6 +23,7 @@ final class AdapterPass {
 
     func prepare(_ segments: [ForwardBatch.Segment]) {
         self.segments = segments
+        transforms.clear()
         selected.removeAll(keepingCapacity: true)
         adjustments.clear()
     }
@@ -41,7 +42,7 @@ final class AdapterPass {
             transforms.append(operations, of: segment)
             adjustments.append(operations, of: segment, inFeatures: inFeatures)
         }
-        transforms.changeInputs(x, stride: inFeatures)
+        transforms.run(x, width: inFeatures)
         adjustments.begin(
             x, xStride: inFeatures, inFeatures: inFeatures,
             yStride: configuration.outFeatures(of: group), pool: pool)
@@ -50,14 +51,17 @@ final class AdapterPass {
     /// What is left to do after the matmul.
     func finish(
         layer: Int, group: LinearGroup, input: UnsafePointer<Float>,
-        output: UnsafeMutablePointer<Float>, weights: PackedMatrix, bias: [Float]?
+        output: UnsafeMutablePointer<Float>
     ) {
         guard !segments.isEmpty else { return }
-        transforms.rerunColumns(of: input, to: output, weights: weights, bias: bias)
+        let inFeatures = configuration.inFeatures(of: group)
         adjustments.finish(
-            input, xStride: weights.inFeatures, inFeatures: weights.inFeatures, y: output,
-            yStride: weights.outFeatures, pool: pool)
+            input, xStride: inFeatures, inFeatures: inFeatures, y: output,
+            yStride: configuration.outFeatures(of: group), pool: pool)
     }
+
+    /// Parts of the next matmul's output whose inputs an adapter has changed.
+    var reruns: [MatmulRerun] { transforms.reruns }
 
     // MARK: - Norms
 
@@ -214,7 +218,7 @@ extension OutputAdjustments {
         waits: Bool = false
     ) {
         let program = segment.program
-        appendSegment(rows: segment.rows, waits: waits || group.isReroutingColumns)
+        appendSegment(rows: segment.rows, waits: waits)
         if group.shrinkRank > 0 {
             let vOffset = append(
                 ShrinkSegment(group, of: segment), elementCount: group.elementCount)

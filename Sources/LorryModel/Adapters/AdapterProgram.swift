@@ -153,8 +153,6 @@ struct GroupProgram: Sendable, Equatable {
     var outputScales: [Vector] = []
     var mixes: [Mix] = []
     var biases: [Vector] = []
-
-    var isReroutingColumns: Bool { inputTransforms.contains { !$0.isOfWholeGroup } }
 }
 
 /// What is done to the logits.

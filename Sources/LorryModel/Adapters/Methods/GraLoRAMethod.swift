@@ -40,7 +40,7 @@ struct GraLoRAMethod: PEFTMethod {
     }
 
     private func options(_ source: AdapterSource) throws(AdapterError) -> Options {
-        let rank = try source.integer("r") ?? 32
+        let rank = try source.rank("r", default: 32)
         let blockCount = try source.integer("gralora_k") ?? 2
         var generalRank = 0
         if let value = source.present("hybrid_r") {
@@ -48,6 +48,9 @@ struct GraLoRAMethod: PEFTMethod {
                 throw source.bad("hybrid_r", "is not a whole number of at least 0")
             }
             generalRank = number
+        }
+        guard blockCount <= 64 else {
+            throw source.unsupported("gralora_k", "\(blockCount) is above 64, the largest served")
         }
         guard rank % blockCount == 0 else { throw source.bad("gralora_k", "does not divide r") }
         let alpha = try source.number("alpha") ?? 64

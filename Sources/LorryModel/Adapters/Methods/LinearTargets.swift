@@ -28,6 +28,17 @@ extension AdapterTensors {
     }
 }
 
+extension AdapterSource {
+    /// A rank, within what load-time work and memory allow.
+    func rank(_ field: String, default other: Int) throws(AdapterError) -> Int {
+        let rank = try integer(field) ?? other
+        guard rank <= 4096 else {
+            throw unsupported(field, "\(rank) is above 4096, the largest that is served")
+        }
+        return rank
+    }
+}
+
 extension AdapterProgramBuilder {
     /// Adds `y ← y + scale · up (down x)` in its cheaper form: two factors, or one matrix where
     /// the rank is so large that the factors have as many numbers.

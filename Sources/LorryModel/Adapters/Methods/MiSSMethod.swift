@@ -26,9 +26,9 @@ struct MiSSMethod: PEFTMethod {
             "bias", "bone_dropout", "init_weights", "mini_r", "miss_dropout", "r",
         ])
         let isBone = source.configuration["peft_type"]?.stringValue == "BONE"
-        let rank = try source.integer("r") ?? 64
+        let rank = try source.rank("r", default: 64)
         let variant = try Self.variant(source)
-        let bias = try SavedBiases(source, only: isBone ? "bone_only" : "MiSS_only")
+        let bias = try SavedBiases(source, only: isBone ? "Bone_only" : "MiSS_only")
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
         let name = isBone ? "bone_block" : "miss_block"

@@ -54,10 +54,15 @@ struct OFTMethod: PEFTMethod {
         if try source.flag("coft") {
             limit = try source.scale("eps", try source.number("eps") ?? 6e-5)
         }
-        // Files from before the field was written have the exact transform.
+        // peft 0.18 changed the series, and began to write its version. Files without the field are
+        // from before the series, or have its default.
+        let isCurrent = try isCurrent(source)
         var termCount: Int?
-        if try source.flag("use_cayley_neumann") {
-            try requireCurrentSeries(source)
+        if try source.flag("use_cayley_neumann", default: isCurrent) {
+            guard isCurrent else {
+                throw source.unsupported(
+                    "use_cayley_neumann", "is another series in adapters from before peft 0.18")
+            }
             termCount = try source.integer("num_cayley_neumann_terms") ?? 5
             guard termCount ?? 0 <= 64 else {
                 throw source.bad("num_cayley_neumann_terms", "is above 64")
@@ -67,15 +72,12 @@ struct OFTMethod: PEFTMethod {
             isShared: try source.flag("block_share"), limit: limit, termCount: termCount)
     }
 
-    /// peft 0.18 changed the series, and began to write its version.
-    private func requireCurrentSeries(_ source: AdapterSource) throws(AdapterError) {
+    /// Whether peft 0.18 or a later one wrote the file.
+    private func isCurrent(_ source: AdapterSource) throws(AdapterError) -> Bool {
         let parts = (try source.string("peft_version") ?? "0").split(separator: ".")
         let major = parts.first.flatMap { Int($0) } ?? 0
         let minor = parts.dropFirst().first.flatMap { Int($0) } ?? 0
-        guard major > 0 || minor >= 18 else {
-            throw source.unsupported(
-                "use_cayley_neumann", "is another series in adapters from before peft 0.18")
-        }
+        return major > 0 || minor >= 18
     }
 
     private func add(

@@ -125,6 +125,11 @@ private struct Activation: Sendable {
             }
         case "gelu_fast":
             apply = { 0.5 * $0 * (1 + tanh($0 * 0.7978845608 * (1 + 0.044715 * $0 * $0))) }
+        case "gelu_10":
+            apply = { min(max(0.5 * $0 * (1 + erf($0 / Float(2).squareRoot())), -10), 10) }
+        case "hardswish": apply = { $0 * min(max($0 + 3, 0), 6) / 6 }
+        case "laplace":
+            apply = { 0.5 * (1 + erf(($0 - 0.707107) / (0.282095 * Float(2).squareRoot()))) }
         case "quick_gelu": apply = { $0 * sigmoid(1.702 * $0) }
         default: return nil
         }

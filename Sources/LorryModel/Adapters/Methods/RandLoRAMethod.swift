@@ -24,7 +24,7 @@ struct RandLoRAMethod: PEFTMethod {
             "bias", "fan_in_fan_out", "init_weights", "projection_prng_key", "r",
             "randlora_alpha", "randlora_dropout", "save_projection", "sparse", "very_sparse",
         ])
-        let rank = try source.integer("r") ?? 32
+        let rank = try source.rank("r", default: 32)
         let alpha = try source.number("randlora_alpha") ?? 640
         let scale = try source.scale("randlora_alpha", alpha / Double(rank))
         let bias = try SavedBiases(source, only: "randlora_only")

@@ -24,8 +24,8 @@ struct TinyLoRAMethod: PEFTMethod {
         let bias = try SavedBiases(source, only: "tinylora_only")
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
-        let targets = try tensors.linearTargets(having: "tinylora_A")
         let projections = try Projections(source)
+        let targets = try tensors.linearTargets(having: "tinylora_A")
         let tying = try source.number("weight_tying") ?? 0
         guard (0...1).contains(tying) else { throw source.bad("weight_tying", "is not in 0...1") }
         let groupCount = max(
@@ -78,8 +78,11 @@ struct TinyLoRAMethod: PEFTMethod {
         private let seed: Int
 
         init(_ source: AdapterSource) throws(AdapterError) {
-            rank = try source.integer("r") ?? 2
+            rank = try source.rank("r", default: 2)
             count = try source.integer("u") ?? 64
+            guard count <= 1 << 20, count * rank * rank <= 1 << 26 else {
+                throw source.unsupported("u", "\(count) matrices of rank \(rank) are too many")
+            }
             isSaved = try source.flag("save_projection", default: true)
             seed = try source.seed("projection_seed", default: 42)
         }

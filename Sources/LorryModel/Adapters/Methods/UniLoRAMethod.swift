@@ -20,7 +20,7 @@ struct UniLoRAMethod: PEFTMethod {
             "bias", "fan_in_fan_out", "init_theta_d_bound", "init_weights", "proj_seed", "r",
             "save_indices", "theta_d_length", "unilora_dropout",
         ])
-        let rank = try source.integer("r") ?? 4
+        let rank = try source.rank("r", default: 4)
         let bias = try SavedBiases(source, only: "unilora_only")
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)

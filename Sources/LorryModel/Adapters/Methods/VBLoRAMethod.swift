@@ -23,7 +23,7 @@ struct VBLoRAMethod: PEFTMethod {
             "bias", "fan_in_fan_out", "init_logits_std", "init_vector_bank_bound", "num_vectors",
             "r", "save_only_topk_weights", "topk", "vblora_dropout", "vector_length",
         ])
-        let rank = try source.integer("r") ?? 4
+        let rank = try source.rank("r", default: 4)
         let bias = try SavedBiases(source, only: "vblora_only")
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)

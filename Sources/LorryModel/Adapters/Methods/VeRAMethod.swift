@@ -26,7 +26,7 @@ struct VeRAMethod: PEFTMethod {
                 "projection_prng_key", "\(name)_dropout", "r", "save_projection",
             ],
             reasons: ["sample_at_inference": "answers would be random"])
-        let rank = try source.integer("r") ?? 256
+        let rank = try source.rank("r", default: 256)
         let bias = try SavedBiases(source, only: "\(name)_only")
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
