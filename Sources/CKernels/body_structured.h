@@ -13,31 +13,39 @@ CK_INLINE void add_scaled(float *y, const float *x, float a, size_t count) {
                    count - i);
 }
 
-/// Vectors that a combination of rows keeps in registers.
+/// Vectors of 16 that a combination of rows keeps in registers.
 #define CK_COMBINED 4
+
+/// Some whole vectors of add_combination.
+CK_INLINE void add_combined(float *y, const float *a, const float *rows, ptrdiff_t stride,
+                            size_t row_count, const int vectors) {
+    v16 sum[CK_COMBINED];
+    CK_UNROLL for (int c = 0; c < vectors; c++) sum[c] = load16(y + c * CK_LANES);
+    for (size_t k = 0; k < row_count; k++) {
+        v16 factor = splat(a[k]);
+        const float *row = rows + (ptrdiff_t)k * stride;
+        CK_UNROLL for (int c = 0; c < vectors; c++)
+            sum[c] = fma16(factor, load16(row + c * CK_LANES), sum[c]);
+    }
+    CK_UNROLL for (int c = 0; c < vectors; c++) store16(y + c * CK_LANES, sum[c]);
+}
 
 /// y += Σ_k a[k] * rows[k], rows `stride` floats apart, in the order of k.
 CK_INLINE void add_combination(float *y, const float *a, const float *rows, ptrdiff_t stride,
                                size_t row_count, size_t width) {
     size_t i = 0;
-    for (; i + CK_COMBINED * CK_LANES <= width; i += CK_COMBINED * CK_LANES) {
-        v16 sum[CK_COMBINED];
-        CK_UNROLL for (int c = 0; c < CK_COMBINED; c++) sum[c] = load16(y + i + c * CK_LANES);
-        for (size_t k = 0; k < row_count; k++) {
-            v16 factor = splat(a[k]);
-            const float *row = rows + (ptrdiff_t)k * stride + i;
-            CK_UNROLL for (int c = 0; c < CK_COMBINED; c++)
-                sum[c] = fma16(factor, load16(row + c * CK_LANES), sum[c]);
-        }
-        CK_UNROLL for (int c = 0; c < CK_COMBINED; c++) store16(y + i + c * CK_LANES, sum[c]);
-    }
-    for (; i < width; i += CK_LANES) {
-        size_t count = ck_min(width - i, CK_LANES);
-        v16 sum = load_part(y + i, count);
-        for (size_t k = 0; k < row_count; k++)
-            sum = fma16(splat(a[k]), load_part(rows + (ptrdiff_t)k * stride + i, count), sum);
-        store_part(y + i, sum, count);
-    }
+    for (; i + CK_COMBINED * CK_LANES <= width; i += CK_COMBINED * CK_LANES)
+        add_combined(y + i, a, rows + i, stride, row_count, CK_COMBINED);
+    for (; i + 2 * CK_LANES <= width; i += 2 * CK_LANES)
+        add_combined(y + i, a, rows + i, stride, row_count, 2);
+    for (; i + CK_LANES <= width; i += CK_LANES)
+        add_combined(y + i, a, rows + i, stride, row_count, 1);
+    if (i == width) return;
+    size_t count = width - i;
+    v16 sum = load_part(y + i, count);
+    for (size_t k = 0; k < row_count; k++)
+        sum = fma16(splat(a[k]), load_part(rows + (ptrdiff_t)k * stride + i, count), sum);
+    store_part(y + i, sum, count);
 }
 
 static void sparse_add(const ck_sparse *s, const float *x, float *y) {
@@ -79,12 +87,57 @@ static void circulant_add(const ck_circulant *c, const float *x, float *y) {
         }
 }
 
-static void rotate_blocks(const ck_blocks *r, const float *x, float *out) {
+/// Blocks whose sums go on side by side: one block's are too few to fill the time that a product
+/// takes.
+#define CK_BLOCKS 4
+
+CK_INLINE v16 block_row(const ck_blocks *r, size_t block, size_t i, size_t column,
+                        const ck_format format) {
     size_t b = r->block_size;
-    memset(out, 0, r->count * b * sizeof(float));
-    for (size_t block = 0; block < r->count; block++)
-        add_combination(out + block * b, x + block * b,
-                        r->matrices + (r->is_shared ? 0 : block * b * b), (ptrdiff_t)b, b, b);
+    return load_as(r->matrices, ((r->is_shared ? 0 : block * b) + i) * b + column, format);
+}
+
+/// Some blocks' 16 columns from `column` on.
+CK_INLINE void rotate_columns(const ck_blocks *r, const float *x, float *out, size_t block,
+                              size_t column, const int blocks, const ck_format format) {
+    size_t b = r->block_size;
+    v16 sum[CK_BLOCKS];
+    CK_UNROLL for (int n = 0; n < blocks; n++) sum[n] = load16(x + (block + n) * b + column);
+    for (size_t i = 0; i < b; i++)
+        CK_UNROLL for (int n = 0; n < blocks; n++)
+            sum[n] = fma16(splat(x[(block + n) * b + i]),
+                           block_row(r, block + n, i, column, format), sum[n]);
+    CK_UNROLL for (int n = 0; n < blocks; n++) store16(out + (block + n) * b + column, sum[n]);
+}
+
+/// The columns of a block that do not fill a vector.
+CK_INLINE void rotate_rest(const ck_blocks *r, const float *x, float *out, size_t block,
+                           size_t column, const ck_format format) {
+    size_t b = r->block_size, count = b - column;
+    v16 sum = load_part(x + block * b + column, count);
+    for (size_t i = 0; i < b; i++) {
+        size_t index = ((r->is_shared ? 0 : block * b) + i) * b + column;
+        sum = fma16(splat(x[block * b + i]), load_part_as(r->matrices, index, count, format), sum);
+    }
+    store_part(out + block * b + column, sum, count);
+}
+
+CK_INLINE void rotate_blocks_as(const ck_blocks *r, const float *x, float *out,
+                                const ck_format format) {
+    size_t whole = r->block_size / CK_LANES * CK_LANES, block = 0;
+    for (; block + CK_BLOCKS <= r->count; block += CK_BLOCKS)
+        for (size_t column = 0; column < whole; column += CK_LANES)
+            rotate_columns(r, x, out, block, column, CK_BLOCKS, format);
+    for (; block < r->count; block++)
+        for (size_t column = 0; column < whole; column += CK_LANES)
+            rotate_columns(r, x, out, block, column, 1, format);
+    if (whole == r->block_size) return;
+    for (block = 0; block < r->count; block++) rotate_rest(r, x, out, block, whole, format);
+}
+
+static void rotate_blocks(const ck_blocks *r, const float *x, float *out) {
+    if (r->format == CK_FORMAT_BF16) rotate_blocks_as(r, x, out, CK_FORMAT_BF16);
+    else rotate_blocks_as(r, x, out, CK_FORMAT_F32);
 }
 
 static void mix_pairs(const ck_pair_mix *m, float *y) {

@@ -59,14 +59,22 @@ CK_INLINE void store16(float *p, v16 x) { *(v16_at *)p = x; }
 
 /// Loads `count` < 16 floats; the other lanes are 0.
 CK_INLINE v16 load_part(const float *p, size_t count) {
+#if CK_AVX512
+    return (v16)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+#else
     float lanes[CK_LANES] = {0};
     memcpy(lanes, p, count * sizeof(float));
     return load16(lanes);
+#endif
 }
 CK_INLINE void store_part(float *p, v16 x, size_t count) {
+#if CK_AVX512
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)x);
+#else
     float lanes[CK_LANES];
     store16(lanes, x);
     memcpy(p, lanes, count * sizeof(float));
+#endif
 }
 
 CK_INLINE v16 fma16(v16 a, v16 b, v16 c) {

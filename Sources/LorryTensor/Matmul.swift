@@ -75,10 +75,11 @@ public func matmul(
                     let part = (first * width..<last * width).clamped(to: rerun.columns)
                     guard !part.isEmpty else { continue }
                     var own = arguments(
-                        rows.start(of: index), rerun.rows.count,
-                        y + rerun.rows.lowerBound * yStride, rerun.columns)
+                        rows.start(of: index), rerun.rowCount, rerun.y, rerun.columns)
+                    own.y_stride = yStride
                     kernels.pointee.matmul(
                         &own, part.lowerBound / width, pieces(part.upperBound, width), last)
+                    rerun.copy(part, to: y, stride: yStride)
                 }
                 first = last
             }
@@ -136,18 +137,40 @@ package struct MatmulCut {
     }
 }
 
-/// A part of a matmul's output that is computed from other inputs than the rest.
+/// Columns of some rows of a matmul's output that are computed from other inputs than the rest. The
+/// rows of one rerun share the reading of the weights, so there should be one for all rows with the
+/// same columns.
 public struct MatmulRerun {
-    /// Of y.
-    public var rows: Range<Int>
     public var columns: Range<Int>
-    /// f32 `[rows.count, inFeatures]`, one row after the other.
+    /// Of y.
+    public var rows: [Range<Int>]
+    /// f32 `[rows, inFeatures]`, one row after the other.
     public var x: UnsafePointer<Float>
+    /// Room for `[rows, yStride]`.
+    public var y: UnsafeMutablePointer<Float>
 
-    public init(rows: Range<Int>, columns: Range<Int>, x: UnsafePointer<Float>) {
-        self.rows = rows
+    public init(
+        columns: Range<Int>, rows: [Range<Int>], x: UnsafePointer<Float>,
+        y: UnsafeMutablePointer<Float>
+    ) {
         self.columns = columns
+        self.rows = rows
         self.x = x
+        self.y = y
+    }
+
+    var rowCount: Int { rows.reduce(0) { $0 + $1.count } }
+
+    /// Puts columns in their places.
+    func copy(_ columns: Range<Int>, to target: UnsafeMutablePointer<Float>, stride: Int) {
+        var source = y + columns.lowerBound
+        for range in rows {
+            for row in range {
+                (target + row * stride + columns.lowerBound).update(
+                    from: source, count: columns.count)
+                source += stride
+            }
+        }
     }
 }
 
@@ -179,7 +202,7 @@ private struct PreparedRows {
         // Whole cache lines, an odd number of them: rows a power of two apart would share few sets.
         let lineCount = (ck_row_byte_count(inFeatures, form) + 63) / 64 | 1
         let byteCount = lineCount * 64
-        let total = reruns.reduce(count) { $0 + $1.rows.count }
+        let total = reruns.reduce(count) { $0 + $1.rowCount }
         let rows = pool.rowScratch(byteCount: total * byteCount)
         pool.runRanges(count: count, minimum: max(1, 32768 / inFeatures)) { range in
             for row in range {
@@ -191,11 +214,11 @@ private struct PreparedRows {
         var next = rows + count * byteCount
         for rerun in reruns {
             starts.append(UnsafeRawPointer(next))
-            for row in 0..<rerun.rows.count {
+            for row in 0..<rerun.rowCount {
                 kernels.pointee.prepare_row(
                     rerun.x + row * inFeatures, inFeatures, format, next + row * byteCount)
             }
-            next += rerun.rows.count * byteCount
+            next += rerun.rowCount * byteCount
         }
         start = UnsafeRawPointer(rows)
         stride = byteCount

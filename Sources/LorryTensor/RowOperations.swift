@@ -87,8 +87,9 @@ public enum InputTransformStep {
     case scale(UnsafePointer<Float>)
     /// `x[i] ← x[indices[i]]`
     case gather(UnsafePointer<UInt32>)
-    /// `x ← x · diag(R)`, with `[count or 1, blockSize, blockSize]` matrices.
-    case blocks(UnsafePointer<Float>, blockSize: Int, count: Int, isShared: Bool)
+    /// `x ← x + x · diag(M)`, with `[count or 1, blockSize, blockSize]` matrices in f32 or bf16.
+    case blocks(
+        UnsafeRawPointer, format: OperandFormat, blockSize: Int, count: Int, isShared: Bool)
 }
 
 /// Rows of inputs and what an adapter does to them.
@@ -122,11 +123,13 @@ public struct InputTransform {
             case .gather(let indices):
                 scratch.update(from: x, count: width)
                 for column in 0..<width { x[column] = scratch[Int(indices[column])] }
-            case .blocks(let matrices, let blockSize, let count, let isShared):
+            case .blocks(let matrices, let format, let blockSize, let count, let isShared):
+                precondition(format != .int8, "blocks are held in f32 or bf16")
                 precondition(blockSize * count == width, "blocks do not cover the inputs")
                 scratch.update(from: x, count: width)
                 var blocks = ck_blocks(
-                    matrices: matrices, block_size: blockSize, count: count, is_shared: isShared)
+                    matrices: matrices, format: format.native, block_size: blockSize, count: count,
+                    is_shared: isShared)
                 kernels.pointee.rotate_blocks(&blocks, scratch, x)
             }
         }

@@ -181,9 +181,10 @@ typedef struct ck_circulant {
     size_t block_size, out_blocks, in_blocks;
 } ck_circulant;
 
-/// x' = x * diag(matrices), on blocks of a row.
+/// x' = x + x * diag(matrices), on blocks of a row.
 typedef struct ck_blocks {
-    const float *matrices;       // [count or 1, block_size, block_size]
+    const void *matrices;        // [count or 1, block_size, block_size], f32 or bf16
+    ck_format format;
     size_t block_size, count;
     bool is_shared;              // one matrix for all blocks
 } ck_blocks;

@@ -89,6 +89,12 @@ struct AdapterLayout {
             parameters: operand.count)
     }
 
+    private mutating func narrowed(_ operand: Operand) -> Int {
+        place(
+            .narrowed(operand), byteCount: operand.count * MemoryLayout<UInt16>.size,
+            parameters: operand.count)
+    }
+
     private mutating func indices(_ indices: [UInt32]) -> Int {
         place(
             .indices(indices), byteCount: indices.count * MemoryLayout<UInt32>.size, parameters: 0)
@@ -263,9 +269,11 @@ struct AdapterLayout {
             case .gather(let list): placed.append(.gather(offset: indices(list)))
             case .blocks(let matrices, let blockSize, let count, let isShared):
                 precondition(matrices.count == (isShared ? 1 : count) * blockSize * blockSize)
+                let rest = matrices.subtractingIdentity(blockSize: blockSize)
                 placed.append(
                     .blocks(
-                        offset: vector(matrices), blockSize: blockSize, count: count,
+                        offset: format == .f32 ? vector(rest) : narrowed(rest),
+                        format: format == .f32 ? .f32 : .bf16, blockSize: blockSize, count: count,
                         isShared: isShared))
             }
         }
@@ -320,11 +328,7 @@ struct AdapterLayout {
     ) -> EmbeddingProgram.Rows {
         let isWide = format == .f32
         let offset =
-            isWide
-            ? vector(rows)
-            : place(
-                .narrowed(rows), byteCount: rows.count * MemoryLayout<UInt16>.size,
-                parameters: rows.count)
+            isWide ? vector(rows) : narrowed(rows)
         return .init(
             tokens: tokens, count: rows.count / configuration.hiddenSize, offset: offset,
             elementType: isWide ? .f32 : .bf16)

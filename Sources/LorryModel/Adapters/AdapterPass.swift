@@ -42,7 +42,8 @@ final class AdapterPass {
             transforms.append(operations, of: segment)
             adjustments.append(operations, of: segment, inFeatures: inFeatures)
         }
-        transforms.run(x, width: inFeatures)
+        transforms.run(
+            x, width: inFeatures, yStride: configuration.outFeatures(of: group))
         adjustments.begin(
             x, xStride: inFeatures, inFeatures: inFeatures,
             yStride: configuration.outFeatures(of: group), pool: pool)

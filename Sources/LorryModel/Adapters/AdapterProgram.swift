@@ -132,7 +132,9 @@ struct GroupProgram: Sendable, Equatable {
         enum Step: Sendable, Equatable {
             case scale(offset: Int)
             case gather(offset: Int)
-            case blocks(offset: Int, blockSize: Int, count: Int, isShared: Bool)
+            /// Without their diagonal of ones, in f32 or bf16.
+            case blocks(
+                offset: Int, format: OperandFormat, blockSize: Int, count: Int, isShared: Bool)
         }
         var steps: [Step]
         /// All columns of the group, or those of one of its layers, whose matmul then runs anew.

@@ -12,6 +12,7 @@ final class InputTransformPass {
     /// Columns of rows that have inputs of their own.
     private(set) var reruns: [MatmulRerun] = []
     private var inputs = AlignedBuffer<Float>(count: 1 << 12)
+    private var outputs = AlignedBuffer<Float>(count: 1 << 12)
     private var scratch = AlignedBuffer<Float>(count: 1 << 12)
 
     init(pool: WorkerPool) { self.pool = pool }
@@ -26,26 +27,46 @@ final class InputTransformPass {
         for transform in group.inputTransforms { segments.append((transform, segment)) }
     }
 
-    /// - Parameter x: `[rows, width]`
-    func run(_ x: UnsafeMutablePointer<Float>, width: Int) {
+    /// - Parameters:
+    ///   - x: `[rows, width]`
+    ///   - yStride: of the matmul's output.
+    func run(_ x: UnsafeMutablePointer<Float>, width: Int, yStride: Int) {
         guard !segments.isEmpty else { return }
         let rowCount = segments.reduce(0) { $0 + $1.1.rows.count }
-        if inputs.count < rowCount * width { inputs = AlignedBuffer(count: 2 * rowCount * width) }
-        if scratch.count < rowCount * width { scratch = AlignedBuffer(count: 2 * rowCount * width) }
-        var next = inputs.pointer
+        Self.reserve(&inputs, rowCount * width)
+        Self.reserve(&scratch, rowCount * width)
+        Self.reserve(&outputs, rowCount * yStride)
+        // Equal columns side by side, so that their rows read the weights together.
+        segments.sort { $0.transform.columns.lowerBound < $1.transform.columns.lowerBound }
+        var done = 0
         for (transform, segment) in segments {
             let source = x + segment.rows.lowerBound * width
-            let target = transform.isOfWholeGroup ? source : next
+            let target =
+                transform.isOfWholeGroup ? source : inputs.pointer + done * width
             transforms.append(
                 InputTransform(
                     source: source, target: target, rowCount: segment.rows.count,
                     steps: transform.steps.map { InputTransformStep($0, of: segment.program) }))
             guard !transform.isOfWholeGroup else { continue }
-            reruns.append(
-                MatmulRerun(rows: segment.rows, columns: transform.columns, x: target))
-            next += segment.rows.count * width
+            rerun(transform.columns, segment.rows, target, outputs.pointer + done * yStride)
+            done += segment.rows.count
         }
         transformInputs(transforms, width: width, scratch: scratch.pointer, pool: pool)
+    }
+
+    private func rerun(
+        _ columns: Range<Int>, _ rows: Range<Int>, _ x: UnsafeMutablePointer<Float>,
+        _ y: UnsafeMutablePointer<Float>
+    ) {
+        if reruns.last?.columns == columns {
+            reruns[reruns.count - 1].rows.append(rows)
+        } else {
+            reruns.append(MatmulRerun(columns: columns, rows: [rows], x: x, y: y))
+        }
+    }
+
+    private static func reserve(_ buffer: inout AlignedBuffer<Float>, _ count: Int) {
+        if buffer.count < count { buffer = AlignedBuffer(count: count + count / 2) }
     }
 }
 
@@ -56,9 +77,10 @@ extension InputTransformStep {
         switch step {
         case .scale(let offset): self = .scale(program.floats(at: offset))
         case .gather(let offset): self = .gather(program.indices(at: offset))
-        case .blocks(let offset, let blockSize, let count, let isShared):
+        case .blocks(let offset, let format, let blockSize, let count, let isShared):
             self = .blocks(
-                program.floats(at: offset), blockSize: blockSize, count: count, isShared: isShared)
+                program.operand(at: offset), format: format, blockSize: blockSize, count: count,
+                isShared: isShared)
         }
     }
 }

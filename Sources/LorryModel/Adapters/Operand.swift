@@ -47,6 +47,17 @@ public enum Operand: Sendable {
         }
     }
 
+    /// Square blocks without their diagonal of ones, which narrower formats hold more exactly.
+    func subtractingIdentity(blockSize: Int) -> Operand {
+        .derived(count: count) { reader throws(AdapterError) in
+            var floats = try reader.floats(self)
+            for start in stride(from: 0, to: floats.count, by: blockSize * blockSize) {
+                for index in 0..<blockSize { floats[start + index * (blockSize + 1)] -= 1 }
+            }
+            return floats
+        }
+    }
+
     public var count: Int {
         switch self {
         case .stored(let place): place.count
