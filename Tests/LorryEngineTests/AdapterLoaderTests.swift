@@ -23,9 +23,9 @@ import Testing
             }
         }
 
-        func reference(_ name: String, byteCount: Int = 100) -> AdapterReference {
+        func reference(_ name: String) -> AdapterReference {
             AdapterReference(
-                id: .init(name), name: name, byteCount: byteCount,
+                id: .init(name), name: name, byteCount: 100,
                 readAhead: { [self] in note("ahead \(name)") },
                 load: { [self] in
                     note("began \(name)")
@@ -59,52 +59,6 @@ import Testing
             ])
     }
 
-    @Test func preferredLoadsComeFirst() {
-        let scene = Scene()
-        let loader = scene.makeLoader()
-        loader.load(scene.reference("a"))
-        scene.waitForBegin("a")
-        for name in ["b", "c", "d", "e"] { loader.load(scene.reference(name)) }
-        loader.prefer([.init("e"), .init("a"), .init("nobody"), .init("c")])
-        for _ in 0..<5 { scene.finishOne() }
-        #expect(
-            scene.events.filter { $0.hasPrefix("began") } == [
-                "began a", "began e", "began c", "began b", "began d",
-            ])
-    }
-
-    @Test func cancelsOnlyWhatHasNotBegun() {
-        let scene = Scene()
-        let loader = scene.makeLoader()
-        loader.load(scene.reference("a"))
-        scene.waitForBegin("a")
-        for name in ["b", "c"] { loader.load(scene.reference(name)) }
-        #expect(!loader.cancel(.init("a")))
-        #expect(loader.cancel(.init("b")))
-        #expect(!loader.cancel(.init("b")))
-        scene.finishOne()
-        scene.finishOne()
-        #expect(scene.events.filter { $0.hasPrefix("ended") } == ["ended a", "ended c"])
-    }
-
-    @Test func expectsWhatIsQueued() {
-        let scene = Scene()
-        let loader = scene.makeLoader()
-        func milliseconds() -> Double {
-            loader.expectedDuration(byteCount: 1_000_000) / .milliseconds(1)
-        }
-        #expect(abs(milliseconds() - 1) < 1e-6)
-        loader.load(scene.reference("a", byteCount: 2_000_000))
-        scene.waitForBegin("a")
-        loader.load(scene.reference("b", byteCount: 3_000_000))
-        #expect(abs(milliseconds() - 6) < 1e-6)
-        #expect(loader.cancel(.init("b")))
-        #expect(abs(milliseconds() - 3) < 1e-6)
-        scene.finishOne()
-        // A failed load takes no part in the estimate.
-        #expect(abs(milliseconds() - 1) < 1e-6)
-    }
-
     @Test func stopsWithLoadsQueued() {
         let scene = Scene()
         let loader = scene.makeLoader()
@@ -114,7 +68,7 @@ import Testing
         loader.stop()
         loader.load(scene.reference("c"))
         scene.finishOne()
-        #expect(!loader.cancel(.init("b")) && !loader.cancel(.init("c")))
-        #expect(scene.events.last == "ended a")
+        Thread.sleep(forTimeInterval: 0.05)
+        #expect(scene.events == ["began a", "ended a"])
     }
 }

@@ -49,13 +49,17 @@ import Testing
         return [
             common, common, common + tokens[100..<120], Array(common[..<64]), Array(common[..<40]),
             Array(common[..<39] + tokens[150..<180]), Array(tokens[120..<150]),
-            common + tokens[100..<108],
+            common + tokens[100..<108], common + [5, 9] + tokens[100..<110],
+            common + [5, 9] + tokens[100..<130], [5, 9] + common,
         ]
     }
 
+    /// Of LoRA, with virtual tokens whose keys and values are computed or given, and one that acts
+    /// from tokens 5 and 9 on.
     private func adapters(_ engine: Engine) throws -> [AdapterReference?] {
-        let known = try reference.adapterReferences(["lora_qv", "lora_all"], engine.model)
-        return [nil, known["lora_qv"], known["lora_all"]]
+        let names = ["lora_qv", "lora_all", "prompt_tuning", "prefix_tuning", "oft", "alora"]
+        let known = try reference.adapterReferences(names, engine.model)
+        return [nil] + names.map { known[$0] }
     }
 
     /// One request after the other, so that each finds what those before it have left.
@@ -152,6 +156,47 @@ import Testing
             if case .finished(let summary) = event { count = summary.cachedTokenCount }
         }
         return count
+    }
+
+    /// Up to its activation an adapter's keys and values are the base's, in both directions.
+    @Test func anActivatedAdapterSharesWhatComesBefore() async throws {
+        let engine = try engine(caches: true, kvFormat: .f32)
+        let known = try reference.adapterReferences(["alora"], engine.model)
+        let adapter = try #require(known["alora"])
+        let prompt = prompts()[0]
+        let invoked = prompt + [5, 9, 30, 31]
+        #expect(try await cachedCount(request(prompt), engine) == 0)
+        #expect(try await cachedCount(request(invoked, adapter: adapter), engine) == 70)
+        // What came after the activation is nobody's.
+        #expect(try await cachedCount(request(invoked, adapter: adapter), engine) == 70)
+        #expect(try await cachedCount(request(invoked), engine) == 70)
+        // Without an activation it is the base.
+        #expect(try await cachedCount(request(prompt, adapter: adapter), engine) == 69)
+        let other = Array(prompt.reversed())
+        #expect(
+            try await cachedCount(request(other + [5, 9], adapter: adapter), engine) == 0)
+        #expect(try await cachedCount(request(other), engine) == 69)
+        #expect(await engine.findFault() == nil)
+        await engine.shutdown(drainDeadline: .seconds(5))
+    }
+
+    /// Virtual tokens are found again, and not counted among the prompt's.
+    @Test func virtualTokensAreShared() async throws {
+        let engine = try engine(caches: true, kvFormat: .f32)
+        let known = try reference.adapterReferences(["prefix_tuning"], engine.model)
+        let adapter = try #require(known["prefix_tuning"])
+        #expect(adapter.virtualTokenCount == 7)
+        let prompt = prompts()[0]
+        #expect(try await cachedCount(request(prompt, adapter: adapter), engine) == 0)
+        #expect(try await cachedCount(request(prompt, adapter: adapter), engine) == 69)
+        let before = engine.statistics().prefixCacheHitCount
+        let other = Array(prompt.reversed())
+        #expect(try await cachedCount(request(other, adapter: adapter), engine) == 0)
+        #expect(engine.statistics().prefixCacheHitCount == before + 7)
+        var long = request(Array(repeating: 3, count: engine.maximumContextLength - 7))
+        long.adapter = adapter
+        await #expect(throws: EngineError.self) { try await engine.tokens(long) }
+        await engine.shutdown(drainDeadline: .seconds(5))
     }
 
     @Test func saltsAndVersionsAndForgettingSeparate() async throws {

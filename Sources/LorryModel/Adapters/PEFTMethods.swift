@@ -1,5 +1,9 @@
 /// The PEFT methods by their types.
-enum PEFTMethods {
+package enum PEFTMethods {
+    /// The types that are served, and those that are known and refused.
+    package static var servedTypes: [String] { served.flatMap(\.peftTypes) }
+    package static var refusedTypes: [String] { refused.keys.sorted() }
+
     static let served: [any PEFTMethod] = [
         AdaLoRAMethod(),
         AdaptionPromptMethod(),
@@ -50,7 +54,7 @@ enum PEFTMethods {
     /// Why an adapter of a type is not served.
     static func refusal(of type: String) -> String {
         if let reason = refused[type] { return "\(type) is not supported: \(reason)" }
-        let types = served.flatMap(\.peftTypes).sorted().joined(separator: ", ")
+        let types = servedTypes.sorted().joined(separator: ", ")
         return "\(type) is not supported; served are \(types)"
     }
 }
