@@ -32,8 +32,7 @@ struct OFTMethod: PEFTMethod {
                 "\(AdapterSource.weightsFile): tensor '\(old)' is of OFT before peft 0.14, which "
                     + "was another method")
         }
-        let targets = try tensors.targets(having: "oft_R")
-        try tensors.requireLayers(targets)
+        let targets = try tensors.linearTargets(having: "oft_R")
         for module in targets { try add(module, options, &tensors, &builder) }
         try biases.add(adapted: targets, from: &tensors, to: &builder)
         try tensors.requireEmpty()
