@@ -1,6 +1,6 @@
 import LorryTensor
 
-// What is sparse or structured at the decoder's layers is one matrix at the head.
+// What is sparse or structured at the decoder's layers is one matrix at the head or the embedding.
 extension AdapterProgramBuilder {
     /// `y ← y + D x` at the head, the D of single places laid out whole.
     mutating func addDense(
@@ -31,18 +31,37 @@ extension AdapterProgramBuilder {
                 // The last step is next to W.
                 for step in steps.reversed() {
                     after = try step.applied(
-                        toRows: after, count: outFeatures, width: inFeatures, reader)
+                        toRows: after, count: outFeatures, width: inFeatures, isBehind: false,
+                        reader)
                 }
                 for index in after.indices { after[index] -= before[index] }
                 return after
             })
     }
+
+    /// `e ← T e` of all embeddings, as a table of the adapter's own.
+    mutating func transformEmbedding(_ steps: [InputStep]) {
+        let (width, tokenCount) = dimensions(of: .embedding)
+        let table = weight(of: .embedding)
+        replaceTable(
+            .embedding,
+            rows: .derived(count: tokenCount * width) { reader throws(AdapterError) in
+                var rows = try reader.floats(table)
+                for step in steps {
+                    rows = try step.applied(
+                        toRows: rows, count: tokenCount, width: width, isBehind: true, reader)
+                }
+                return rows
+            })
+    }
 }
 
 extension AdapterProgramBuilder.InputStep {
-    /// `M T` of a row-major `[count, width]` and the step's matrix T.
+    /// `M T` of a row-major `[count, width]` and the step's matrix T, or `M Tᵀ`: T of each row.
+    ///
+    /// - Parameter isBehind: whether rows are what the step gets, rather than what reads its result.
     fileprivate func applied(
-        toRows matrix: [Float], count: Int, width: Int, _ reader: OperandReader
+        toRows matrix: [Float], count: Int, width: Int, isBehind: Bool, _ reader: OperandReader
     ) throws(AdapterError) -> [Float] {
         switch self {
         case .scale(let operand):
@@ -52,7 +71,8 @@ extension AdapterProgramBuilder.InputStep {
             var result = [Float](repeating: 0, count: matrix.count)
             for row in 0..<count {
                 for (column, index) in indices.enumerated() {
-                    result[row * width + Int(index)] += matrix[row * width + column]
+                    let (from, to) = isBehind ? (Int(index), column) : (column, Int(index))
+                    result[row * width + to] += matrix[row * width + from]
                 }
             }
             return result
@@ -66,10 +86,11 @@ extension AdapterProgramBuilder.InputStep {
                 for row in 0..<count {
                     part += matrix[row * width + block * size..<row * width + (block + 1) * size]
                 }
-                // A row vector x becomes x R, so M becomes M Rᵀ.
+                // An input x becomes x R, so what reads it, M, becomes M Rᵀ.
+                let rotation = Array(blocks[start..<start + size * size])
                 let product = DenseAlgebra.product(
-                    .init(part), .init(Array(blocks[start..<start + size * size]), .transposed),
-                    m: count, n: size, k: size)
+                    .init(part), .init(rotation, isBehind ? .plain : .transposed), m: count,
+                    n: size, k: size)
                 for row in 0..<count {
                     for column in 0..<size {
                         result[row * width + block * size + column] = product[row * size + column]

@@ -149,7 +149,7 @@ struct SavedBiases {
         switch try source.string("bias") ?? "none" {
         case "none": extent = .none
         case "all": extent = .all
-        case name: extent = .adapted
+        case let value where value.lowercased() == name.lowercased(): extent = .adapted
         default: throw source.bad("bias", "is not one of none, all, \(name)")
         }
     }
