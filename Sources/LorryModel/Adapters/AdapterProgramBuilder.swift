@@ -58,6 +58,11 @@ public struct AdapterProgramBuilder: Sendable {
         var outputScale: Operand?
         var mix: Mix?
         var biases: [AdapterPlan.Bias] = []
+
+        /// Whether the base's bias is not added.
+        var replacesBias: Bool {
+            biases.contains { if case .replacing = $0 { true } else { false } }
+        }
     }
 
     struct GroupPlace: Hashable {
@@ -136,6 +141,7 @@ public struct AdapterProgramBuilder: Sendable {
         at module: BaseModule, count: Int,
         entries: @escaping @Sendable (OperandReader) throws(AdapterError) -> [SparseEntry]
     ) {
+        if module == .head { return addDense(at: module, entries: entries) }
         requireLayer(module)
         let (outFeatures, inFeatures) = configuration.dimensions(of: module)
         change(module) {
@@ -238,6 +244,7 @@ public struct AdapterProgramBuilder: Sendable {
     /// Changes the input of one linear layer alone; its deltas read the input as it was, unless it
     /// is the only one of its group.
     public mutating func transformInput(of module: BaseModule, _ steps: [InputStep]) {
+        if module == .head { return transformHeadInput(steps) }
         guard case .linear(let layer, let site) = module else {
             preconditionFailure("\(module.path) has no input that can be changed")
         }
@@ -309,6 +316,9 @@ public struct AdapterProgramBuilder: Sendable {
         }
         tableRows[module] = TableRows(tokens: order.map { tokens[$0] }, rows: sorted)
     }
+
+    /// Whether the adapter has a table of its own in the module's place.
+    func hasTable(_ module: BaseModule) -> Bool { tables[module] != nil }
 
     /// Tokens that the adapter knows, its own included.
     var vocabularySize: Int { tableSize(.embedding) }

@@ -26,6 +26,12 @@ struct ModuleTargets {
                 selected.append(module)
             }
         }
+        // The head that is tied is a target too, whose factors are the embedding's, transposed.
+        if configuration.tiesEmbeddings, try source.flag("ensure_weight_tying"),
+            selected.contains(.embedding), !selected.contains(.head)
+        {
+            selected.append(.head)
+        }
         return selected
     }
 

@@ -10,29 +10,90 @@ enum SavedModules {
         let source = tensors.source
         let names = try names(source)
         var unsaved = Set(names)
+        var shared: [BaseModule: SafetensorsFile.Tensor] = [:]
         for module in builder.configuration.modules {
-            let path = "\(AdapterTensors.prefix)\(module.path)"
-            guard
-                let tensor = tensors.take("\(path).weight")
-                    ?? tensors.take("\(path).base_layer.weight")
-            else { continue }
-            unsaved = unsaved.filter { !module.path.hasSuffix($0) }
-            // peft compares the ends of paths, without regard to the dots between their parts.
-            guard module.isTable || names.contains(where: { module.path.hasSuffix($0) }) else {
+            guard let tensor = weight(of: module, &tensors) else { continue }
+            unsaved = unsaved.filter { !Self.isNamed(module, $0) }
+            let isNamed = names.contains { Self.isNamed(module, $0) }
+            guard module.isTable || isNamed else {
                 throw source.badTensor(
                     tensor.name, "is a whole module, but modules_to_save does not name it")
             }
             try replace(module, by: tensor, tensors, &builder)
+            if isNamed {
+                try replaceBias(of: module, &tensors, &builder)
+            } else {
+                shared[module] = tensor
+            }
         }
         if let name = unsaved.min() {
             throw source.bad("modules_to_save", "'\(name)' has no tensors of the base's modules")
         }
+        try replaceTied(by: shared, tensors, &builder)
         let answered = builder.dimensions(of: .head).outFeatures
         guard answered <= builder.vocabularySize else {
             throw AdapterError(
                 .invalid,
                 "\(AdapterSource.weightsFile): lm_head has \(answered) rows, but the embedding only "
                     + "\(builder.vocabularySize): what is answered could not be read")
+        }
+    }
+
+    /// A module's whole weight: of `modules_to_save`, or of a table that is saved beside what the
+    /// method adds to it.
+    private static func weight(
+        of module: BaseModule, _ tensors: inout AdapterTensors
+    ) -> SafetensorsFile.Tensor? {
+        let path = "\(AdapterTensors.prefix)\(module.path)"
+        let found =
+            tensors.take("\(path).weight") ?? tensors.take("\(path).base_layer.weight")
+            ?? tensors.take("\(path).token_adapter.base_layer.weight")
+        if found != nil {
+            // What else peft saves of a wrapped module says the same again, or is not used.
+            for part in ["modules_to_save", "original_module"] {
+                _ = tensors.take("\(path).\(part).weight")
+                _ = tensors.take("\(path).\(part).bias")
+            }
+        }
+        // Methods with virtual tokens do not wrap the model a second time.
+        return found ?? (module.isTable ? tensors.take("base_model.\(module.path).weight") : nil)
+    }
+
+    /// Whether a name of `modules_to_save` selects a module or what it lies in: peft compares the
+    /// ends of paths, without regard to the dots between their parts.
+    private static func isNamed(_ module: BaseModule, _ name: String) -> Bool {
+        var path = Substring(module.path)
+        while !path.hasSuffix(name) {
+            guard let dot = path.lastIndex(of: ".") else { return false }
+            path = path[..<dot]
+        }
+        return true
+    }
+
+    private static func replaceBias(
+        of module: BaseModule, _ tensors: inout AdapterTensors,
+        _ builder: inout AdapterProgramBuilder
+    ) throws(AdapterError) {
+        guard builder.configuration.hasBias(module),
+            let bias = tensors.take("\(AdapterTensors.prefix)\(module.path).bias")
+        else { return }
+        try tensors.check(bias, shape: [builder.configuration.dimensions(of: module).outFeatures])
+        builder.replaceBias(at: module, vector: .tensor(bias))
+    }
+
+    /// Embedding and head that are tied are one tensor, of which peft may save but one name: what
+    /// is at either module is at both where it is not the base's.
+    private static func replaceTied(
+        by shared: [BaseModule: SafetensorsFile.Tensor], _ tensors: AdapterTensors,
+        _ builder: inout AdapterProgramBuilder
+    ) throws(AdapterError) {
+        guard builder.configuration.tiesEmbeddings else { return }
+        let changesBase = LoRAOptions.changesBase(tensors.source)
+        for (module, other) in [(BaseModule.embedding, BaseModule.head), (.head, .embedding)] {
+            guard let tensor = shared[module], !builder.hasTable(other),
+                changesBase || tensor.shape[0] > builder.configuration.vocabularySize
+            else { continue }
+            try replace(other, by: tensor, tensors, &builder)
         }
     }
 
@@ -88,7 +149,7 @@ struct SavedBiases {
         switch try source.string("bias") ?? "none" {
         case "none": extent = .none
         case "all": extent = .all
-        case name: extent = .adapted
+        case let value where value.lowercased() == name.lowercased(): extent = .adapted
         default: throw source.bad("bias", "is not one of none, all, \(name)")
         }
     }

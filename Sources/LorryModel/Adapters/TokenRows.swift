@@ -1,13 +1,14 @@
 /// Rows of the embedding that an adapter trains one by one: absolute, not deltas.
 enum TokenRows {
-    /// Gives tokens their embeddings, and, where embedding and head are tied, their rows of the head.
+    /// Gives tokens their embeddings, their rows of the head, or both.
     ///
     /// - Parameters:
     ///   - tokens: in the order of the rows.
     ///   - tensor: `[tokens, hiddenSize]`
     static func add(
-        _ tokens: [Int32], _ tensor: SafetensorsFile.Tensor, field: String,
-        _ tensors: AdapterTensors, to builder: inout AdapterProgramBuilder
+        _ tokens: [Int32], _ tensor: SafetensorsFile.Tensor,
+        at modules: [BaseModule], field: String, _ tensors: AdapterTensors,
+        to builder: inout AdapterProgramBuilder
     ) throws(AdapterError) {
         try tensors.check(tensor, shape: [tokens.count, builder.configuration.hiddenSize])
         guard Set(tokens).count == tokens.count else {
@@ -17,9 +18,8 @@ enum TokenRows {
             throw tensors.source.bad(
                 field, "\(token) is no token of the base, which has \(builder.vocabularySize)")
         }
-        builder.replaceRows(of: .embedding, tokens: tokens, rows: .tensor(tensor))
-        if builder.configuration.tiesEmbeddings {
-            builder.replaceRows(of: .head, tokens: tokens, rows: .tensor(tensor))
+        for module in modules {
+            builder.replaceRows(of: module, tokens: tokens, rows: .tensor(tensor))
         }
     }
 

@@ -20,8 +20,7 @@ struct BOFTMethod: PEFTMethod {
         let factorCount = try source.integer("boft_n_butterfly_factor") ?? 1
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
-        let targets = try tensors.targets(having: "boft_R")
-        try tensors.requireLayers(targets)
+        let targets = try tensors.linearTargets(having: "boft_R")
         for module in targets { try add(module, factorCount, &tensors, &builder) }
         try biases.add(adapted: targets, from: &tensors, to: &builder)
         try tensors.requireEmpty()

@@ -5,6 +5,8 @@ import LorryTensor
 ///
 ///     base_model.model.<module>.hira_A  [r, inFeatures]
 ///     base_model.model.<module>.hira_B  [outFeatures, r]
+///     base_model.model.model.embed_tokens.hira_embedding_A  [r, vocabularySize]
+///     base_model.model.model.embed_tokens.hira_embedding_B  [hiddenSize, r]
 ///
 /// The delta has the rank of W, so that it is one matrix, made when the adapter is brought into
 /// memory.
@@ -19,8 +21,12 @@ struct HiRAMethod: PEFTMethod {
         ])
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
-        let targets = try tensors.linearTargets(havingAnyOf: ["hira_A", "hira_embedding_A"])
+        let targets = try tensors.targets(havingAnyOf: ["hira_A", "hira_embedding_A"])
         for module in targets {
+            guard module != .embedding else {
+                try addEmbedding(&tensors, &builder)
+                continue
+            }
             let (outFeatures, inFeatures) = builder.dimensions(of: module)
             let a = try tensors.require(module, "hira_A", shape: [nil, inFeatures])
             let rank = a.shape[0]
@@ -33,6 +39,27 @@ struct HiRAMethod: PEFTMethod {
         }
         try tensors.requireEmpty()
         return "hira"
+    }
+
+    /// `e = E[t] ⊙ (1 + (B A)[:, t])`, as a table of the adapter's own.
+    private func addEmbedding(
+        _ tensors: inout AdapterTensors, _ builder: inout AdapterProgramBuilder
+    ) throws(AdapterError) {
+        let (hiddenSize, tokenCount) = builder.dimensions(of: .embedding)
+        let a = try tensors.require(.embedding, "hira_embedding_A", shape: [nil, tokenCount])
+        let rank = a.shape[0]
+        let b = try tensors.require(.embedding, "hira_embedding_B", shape: [hiddenSize, rank])
+        let (aPlace, bPlace) = (TensorPlace(a), TensorPlace(b))
+        let table = builder.weight(of: .embedding)
+        builder.replaceTable(
+            .embedding,
+            rows: .derived(count: tokenCount * hiddenSize) { reader throws(AdapterError) in
+                let products = DenseAlgebra.product(
+                    .init(reader.floats(aPlace), .transposed),
+                    .init(reader.floats(bPlace), .transposed), m: tokenCount, n: hiddenSize,
+                    k: rank)
+                return zip(try reader.floats(table), products).map { $0 * (1 + $1) }
+            })
     }
 }
 

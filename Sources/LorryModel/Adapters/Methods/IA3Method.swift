@@ -12,8 +12,7 @@ struct IA3Method: PEFTMethod {
             known: ["fan_in_fan_out", "feedforward_modules", "init_ia3_weights"])
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
-        let targets = try tensors.targets(having: "ia3_l")
-        try tensors.requireLayers(targets)
+        let targets = try tensors.linearTargets(having: "ia3_l")
         for module in targets {
             let tensor = try tensors.require(module, "ia3_l", shape: [nil, nil])
             let (outFeatures, inFeatures) = builder.dimensions(of: module)

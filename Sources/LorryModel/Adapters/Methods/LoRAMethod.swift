@@ -41,7 +41,8 @@ struct LoRAMethod: PEFTMethod {
         }
         try options.bias.add(adapted: targets, from: &tensors, to: &builder)
         try tensors.requireEmpty()
-        builder.invocationTokens = try invocationTokens(source)
+        builder.invocationTokens = try invocationTokens(
+            source, replacesBias: builder.operations.values.contains(where: \.replacesBias))
         return name(options, builder)
     }
 
@@ -69,7 +70,8 @@ struct LoRAMethod: PEFTMethod {
         let rank = down.shape[0]
         let up = try tensors.require(module, "lora_B", shape: [outFeatures, nil])
         try check(rank, down, source)
-        let scale = try options.scaling(module.path, rank: rank, tensor: down.name, source)
+        let scale = try options.scaling(
+            module.path, rank: rank, tensor: down.name, limit: min(outFeatures, inFeatures), source)
         let factors = try options.factors(
             module, down: down, up: up, rank: rank,
             dimensions: (outFeatures, inFeatures), source)
@@ -78,21 +80,46 @@ struct LoRAMethod: PEFTMethod {
             builder.addLowRank(
                 at: module, rank: rank, down: factors.down,
                 up: Self.scaleColumns(factors.up, by: .tensor(diagonal)), scale: scale)
-            SingularParts.subtractSmallest(rank, of: module, from: &builder)
         } else {
             builder.addLowRank(
                 at: module, rank: rank, down: factors.down, up: factors.up, scale: scale)
         }
-        switch options.initialization {
-        case .none: break
-        case .pissa: SingularParts.subtractLargest(rank, of: module, from: &builder)
-        case .olora:
-            SingularParts.subtractOrthogonal(rank, of: module, scale: scale, from: &builder)
-        }
+        try changeBase(module, options, rank: rank, scale: scale, source, &builder)
         if options.isDecomposed {
-            try addMagnitude(module, factors, rank: rank, scale: scale, &tensors, &builder)
+            try addMagnitude(module, &tensors, &builder)
         }
         try addDeltaBias(module, options, scale: scale, &tensors, &builder)
+    }
+
+    /// Does to the base's weight what peft does to it when it loads the adapter.
+    private func changeBase(
+        _ module: BaseModule, _ options: LoRAOptions, rank: Int, scale: Float,
+        _ source: AdapterSource, _ builder: inout AdapterProgramBuilder
+    ) throws(AdapterError) {
+        guard options.hasSingularDiagonal || options.initialization != .none else { return }
+        if module == .head {
+            // The head that the file has is the changed one.
+            guard !builder.hasTable(.head) else { return }
+            guard !builder.configuration.tiesEmbeddings else {
+                throw source.unsupported(
+                    "init_lora_weights",
+                    "changes the embedding too, which is tied to lm_head; save the adapter with "
+                        + "save_embedding_layers")
+            }
+        }
+        // Norms read the parts a second time.
+        let uses = options.isDecomposed ? 2 : 1
+        if options.hasSingularDiagonal {
+            SingularParts.subtractSmallest(rank, of: module, from: &builder)
+        }
+        switch options.initialization {
+        case .none: break
+        case .pissa:
+            SingularParts.subtractLargest(rank, of: module, usesOfEach: uses, from: &builder)
+        case .olora:
+            SingularParts.subtractOrthogonal(
+                rank, of: module, scale: scale, usesOfEach: uses, from: &builder)
+        }
     }
 
     private func check(
@@ -132,24 +159,48 @@ struct LoRAMethod: PEFTMethod {
 
     // MARK: - DoRA
 
-    /// `y = (m / n) ⊙ (W x + s B A x) + b`, with the norms n of the rows of `W + s B A`.
+    /// `y = (m / n) ⊙ (W x + s B A x) + b`, with the norms n of the rows of `W + s B A`; W is what
+    /// the initialization left of the base's.
     private func addMagnitude(
-        _ module: BaseModule, _ factors: LoRAFactors, rank: Int, scale: Float,
-        _ tensors: inout AdapterTensors, _ builder: inout AdapterProgramBuilder
+        _ module: BaseModule, _ tensors: inout AdapterTensors,
+        _ builder: inout AdapterProgramBuilder
     ) throws(AdapterError) {
         let (outFeatures, inFeatures) = builder.dimensions(of: module)
         let magnitude = TensorPlace(
             try tensors.require(module, "lora_magnitude_vector", shape: [outFeatures]))
         let weight = builder.weight(of: module)
+        let deltas = builder.operations[module]?.lowRanks ?? []
         builder.setOutputScaleWithoutBias(
             at: module,
             vector: .derived(count: outFeatures) { reader throws(AdapterError) in
+                let (down, up) = try Self.joined(deltas, outFeatures: outFeatures, reader)
                 let norms = DecomposedNorms(
-                    weight: try reader.floats(weight), isTransposed: false,
-                    down: try reader.floats(factors.down), up: try reader.floats(factors.up),
-                    rank: rank, outFeatures: outFeatures, inFeatures: inFeatures, scale: scale)
+                    weight: try reader.floats(weight), isTransposed: false, down: down, up: up,
+                    rank: down.count / inFeatures, outFeatures: outFeatures,
+                    inFeatures: inFeatures, scale: 1)
                 return norms.ratios(of: reader.floats(magnitude))
             })
+    }
+
+    /// Several products of factors as one, scales included.
+    private static func joined(
+        _ deltas: [AdapterProgramBuilder.LowRank], outFeatures: Int, _ reader: OperandReader
+    ) throws(AdapterError) -> (down: [Float], up: [Float]) {
+        var down: [Float] = []
+        var ups: [(floats: [Float], delta: AdapterProgramBuilder.LowRank)] = []
+        for delta in deltas {
+            down += try reader.floats(delta.down)
+            ups.append((try reader.floats(delta.up), delta))
+        }
+        var up: [Float] = []
+        up.reserveCapacity(ups.reduce(0) { $0 + $1.floats.count })
+        for row in 0..<outFeatures {
+            for (floats, delta) in ups {
+                let start = row * delta.rank
+                up += floats[start..<start + delta.rank].lazy.map { $0 * delta.scale }
+            }
+        }
+        return (down, up)
     }
 
     // MARK: - Embedding
@@ -191,7 +242,7 @@ struct LoRAMethod: PEFTMethod {
             })
     }
 
-    /// `trainable_token_indices`: a list, or an object by module.
+    /// `trainable_token_indices`: a list of the embedding's, or an object by module.
     private func addTokenRows(
         _ tensors: inout AdapterTensors, _ builder: inout AdapterProgramBuilder
     ) throws(AdapterError) {
@@ -199,29 +250,63 @@ struct LoRAMethod: PEFTMethod {
         guard let value = tensors.source.present(field), !value.isNeutral else { return }
         var lists: [(name: String, StrictJSON)] = [("embed_tokens", value)]
         if let object = value.objectValue { lists = object.members.map { ($0.key, $0.value) } }
+        var rows: [(module: BaseModule, tokens: [Int32])] = []
         for (name, list) in lists {
-            guard name == "embed_tokens" || name == BaseModule.embedding.path else {
+            let module: BaseModule? =
+                switch name {
+                case "embed_tokens", BaseModule.embedding.path: .embedding
+                case BaseModule.head.path: .head
+                default: nil
+                }
+            guard let module, !rows.contains(where: { $0.module == module }) else {
                 throw tensors.source.unsupported(
-                    field, "'\(name)' is not supported, only embed_tokens")
+                    field, "'\(name)' is not supported, only embed_tokens and lm_head are")
             }
-            let tokens = try TokenRows.list(list, field: field, tensors.source)
-            let tensor = try tensors.require(
-                .embedding, "token_adapter.trainable_tokens_delta", shape: [nil, nil])
-            // Tied to the embedding, where it is saved too.
-            tensors.discard {
-                $0 == "\(AdapterTensors.prefix)lm_head.token_adapter.trainable_tokens_delta"
-            }
-            try TokenRows.add(tokens, tensor, field: field, tensors, to: &builder)
+            rows.append((module, try TokenRows.list(list, field: field, tensors.source)))
+        }
+        let embedded = rows.first { $0.module == .embedding }
+        // A head that is tied follows the embedding, unless other tokens are listed for it.
+        if let embedded, builder.configuration.tiesEmbeddings,
+            rows.allSatisfy({ $0.tokens == embedded.tokens })
+        {
+            tensors.discard { $0 == "\(AdapterTensors.prefix)lm_head.\(Self.tokenRows)" }
+            rows = [embedded]
+        }
+        for (module, tokens) in rows {
+            let tensor = try tensors.require(module, Self.tokenRows, shape: [nil, nil])
+            let modules: [BaseModule] =
+                rows.count == 1 && module == .embedding && builder.configuration.tiesEmbeddings
+                ? [.embedding, .head] : [module]
+            try TokenRows.add(tokens, tensor, at: modules, field: field, tensors, to: &builder)
         }
     }
+
+    private static let tokenRows = "token_adapter.trainable_tokens_delta"
 
     // MARK: - Activated LoRA
 
     /// aLoRA (arXiv 2504.12397): the adapter acts from these tokens on.
-    private func invocationTokens(_ source: AdapterSource) throws(AdapterError) -> [Int32]? {
+    private func invocationTokens(
+        _ source: AdapterSource, replacesBias: Bool
+    ) throws(AdapterError) -> [Int32]? {
         let field = "alora_invocation_tokens"
         guard let value = source.present(field), !value.isNeutral else { return nil }
-        return try TokenRows.list(value, field: field, source)
+        let tokens = try TokenRows.list(value, field: field, source)
+        for other in ["modules_to_save", "trainable_token_indices"] {
+            guard source.present(other)?.isNeutral ?? true else {
+                throw source.unsupported(
+                    other,
+                    "acts before \(field) too, and on prompts without them, which is not "
+                        + "supported")
+            }
+        }
+        guard !replacesBias else {
+            throw source.unsupported(
+                "bias",
+                "acts before \(field) too, and on prompts without them, which is not "
+                    + "supported")
+        }
+        return tokens
     }
 }
 

@@ -63,17 +63,22 @@ struct LoRAOptions {
     /// peft sorts the keys of `rank_pattern` when it saves, so that of several patterns that match
     /// another may have won in training: the tensors' rank must be that of any of them.
     func scaling(
-        _ path: String, rank: Int, tensor: String, _ source: AdapterSource
+        _ path: String, rank: Int, tensor: String, limit: Int = .max, _ source: AdapterSource
     ) throws(AdapterError) -> Float {
         let overrides = try rankOverrides.values(for: path)
         let expected = overrides.isEmpty ? [Double(self.rank)] : overrides
-        guard expected.contains(Double(rank)) else {
+        // Decompositions give no more parts than the weight has; the scale is that of the rank
+        // which was asked for.
+        let asked = initialization == .none ? [] : expected.filter { $0 > Double(limit) }
+        let isCut = rank == limit && asked.count == 1 && expected.count == 1
+        guard expected.contains(Double(rank)) || isCut else {
             let wanted = expected.map { Int(exactly: $0).map(String.init) ?? "\($0)" }
                 .joined(separator: " or ")
             throw source.badTensor(tensor, "has rank \(rank), adapter_config.json says \(wanted)")
         }
         let alpha = try alphaOverrides.values(for: path).first ?? self.alpha
-        let divisor = isRankStabilized ? Double(rank).squareRoot() : Double(rank)
+        let ranks = isCut ? asked[0] : Double(rank)
+        let divisor = isRankStabilized ? ranks.squareRoot() : ranks
         let scaling = Float(alpha / divisor)
         guard scaling.isFinite else { throw source.bad("lora_alpha", "\(alpha) is too large") }
         return scaling
@@ -122,6 +127,14 @@ struct LoRAOptions {
                 "'\(name)' changes the base's weights in a way that cannot be repeated; convert "
                     + "the adapter with peft's path_initial_model_for_weight_conversion")
         }
+    }
+}
+
+extension LoRAOptions {
+    /// Whether peft changes the base's weights where the adapter's layers are put around them.
+    static func changesBase(_ source: AdapterSource) -> Bool {
+        ["pissa", "olora"].contains(source.present("init_lora_weights")?.stringValue?.lowercased())
+            || source.present("kasa_config").map { !$0.isNeutral } ?? false
     }
 }
 

@@ -6,6 +6,7 @@ import LorryTensor
 /// serves all blocks. Tensors, as peft 0.21 saves them:
 ///
 ///     base_model.model.<module>.oft_R.weight  [blocks or 1, k (k - 1) / 2]
+///     base_model.model.model.embed_tokens.oft_embedding_R.weight  the same, of hiddenSize inputs
 ///
 /// with the upper triangle of Q row by row, for blocks of k = inFeatures / blocks inputs.
 struct OFTMethod: PEFTMethod {
@@ -32,8 +33,7 @@ struct OFTMethod: PEFTMethod {
                 "\(AdapterSource.weightsFile): tensor '\(old)' is of OFT before peft 0.14, which "
                     + "was another method")
         }
-        let targets = try tensors.targets(having: "oft_R")
-        try tensors.requireLayers(targets)
+        let targets = try tensors.targets(havingAnyOf: ["oft_R", "oft_embedding_R"])
         for module in targets { try add(module, options, &tensors, &builder) }
         try biases.add(adapted: targets, from: &tensors, to: &builder)
         try tensors.requireEmpty()
@@ -84,9 +84,14 @@ struct OFTMethod: PEFTMethod {
         _ module: BaseModule, _ options: Options, _ tensors: inout AdapterTensors,
         _ builder: inout AdapterProgramBuilder
     ) throws(AdapterError) {
-        let inFeatures = builder.dimensions(of: module).inFeatures
+        // Embeddings are turned, not the one-hot vectors of tokens.
+        let isEmbedding = module == .embedding
+        let inFeatures =
+            isEmbedding
+            ? builder.configuration.hiddenSize : builder.dimensions(of: module).inFeatures
         let tensor = try tensors.require(
-            module, "oft_R", shape: [options.isShared ? 1 : nil, nil])
+            module, isEmbedding ? "oft_embedding_R" : "oft_R",
+            shape: [options.isShared ? 1 : nil, nil])
         let place = TensorPlace(tensor)
         let stored = tensor.shape[0]
         guard let size = Self.blockSize(triangle: tensor.shape[1]), inFeatures % size == 0,
@@ -107,13 +112,13 @@ struct OFTMethod: PEFTMethod {
             }
             return BlockRotations.cayleyNeumann(blocks, size: size, termCount: termCount)
         }
-        builder.transformInput(
-            of: module,
-            [
-                .blocks(
-                    rotations, blockSize: size, count: inFeatures / size,
-                    isShared: options.isShared)
-            ])
+        let step = AdapterProgramBuilder.InputStep.blocks(
+            rotations, blockSize: size, count: inFeatures / size, isShared: options.isShared)
+        if isEmbedding {
+            builder.transformEmbedding([step])
+        } else {
+            builder.transformInput(of: module, [step])
+        }
     }
 
     /// The k of which `k (k - 1) / 2` is the count.

@@ -16,8 +16,7 @@ struct SHiRAMethod: PEFTMethod {
         ])
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
-        let targets = try tensors.targets(having: "shira_weight")
-        try tensors.requireLayers(targets)
+        let targets = try tensors.linearTargets(having: "shira_weight")
         for module in targets {
             let (outFeatures, inFeatures) = builder.dimensions(of: module)
             let values = TensorPlace(try tensors.require(module, "shira_weight", shape: [nil]))

@@ -3,10 +3,13 @@ import LorryTensor
 /// Parts of the base's weights that an adapter's training took away.
 enum SingularParts {
     /// Takes away `U_r S_r V_rᵀ` of the `rank` largest singular values (PiSSA, arXiv 2404.02948).
+    ///
+    /// - Parameter usesOfEach: how often the parts are read, by the program and by others.
     static func subtractLargest(
-        _ rank: Int, of module: BaseModule, from builder: inout AdapterProgramBuilder
+        _ rank: Int, of module: BaseModule, usesOfEach: Int = 1,
+        from builder: inout AdapterProgramBuilder
     ) {
-        subtract(rank, of: module, from: &builder) { 0..<min(rank, $0) }
+        subtract(rank, of: module, usesOfEach: usesOfEach, from: &builder) { 0..<min(rank, $0) }
     }
 
     /// The same of the `rank` smallest (KaSA, arXiv 2412.06071).
@@ -17,7 +20,8 @@ enum SingularParts {
     }
 
     private static func subtract(
-        _ rank: Int, of module: BaseModule, from builder: inout AdapterProgramBuilder,
+        _ rank: Int, of module: BaseModule, usesOfEach: Int = 1,
+        from builder: inout AdapterProgramBuilder,
         _ selection: @escaping @Sendable (Int) -> Range<Int>
     ) {
         let (outFeatures, inFeatures) = builder.dimensions(of: module)
@@ -25,7 +29,7 @@ enum SingularParts {
         let weight = builder.weight(of: module)
         let parts = SharedOperands(
             key: "singular parts of \(module.path)",
-            counts: [count * inFeatures, outFeatures * count]
+            counts: [count * inFeatures, outFeatures * count], usesOfEach: usesOfEach
         ) { reader throws(AdapterError) in
             let parts = try reader.singularParts(
                 of: weight, rows: outFeatures, columns: inFeatures)
@@ -46,14 +50,14 @@ enum SingularParts {
 
     /// Takes away `s · Q_r R_r` of the QR decomposition (OLoRA, arXiv 2406.01775).
     static func subtractOrthogonal(
-        _ rank: Int, of module: BaseModule, scale: Float,
+        _ rank: Int, of module: BaseModule, scale: Float, usesOfEach: Int = 1,
         from builder: inout AdapterProgramBuilder
     ) {
         let (outFeatures, inFeatures) = builder.dimensions(of: module)
         let weight = builder.weight(of: module)
         let parts = SharedOperands(
             key: "orthogonal parts of \(module.path)",
-            counts: [rank * inFeatures, outFeatures * rank]
+            counts: [rank * inFeatures, outFeatures * rank], usesOfEach: usesOfEach
         ) { reader throws(AdapterError) in
             let parts = try reader.orthogonalParts(
                 of: weight, rows: outFeatures, columns: inFeatures)

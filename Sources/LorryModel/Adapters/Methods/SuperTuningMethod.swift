@@ -31,8 +31,7 @@ struct SuperTuningMethod: PEFTMethod {
             rank: try source.integer("r"), alpha: try source.number("lora_alpha"))
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
-        let targets = try tensors.targets(having: "supertuning_values")
-        try tensors.requireLayers(targets)
+        let targets = try tensors.linearTargets(having: "supertuning_values")
         for module in targets {
             try addSparse(module, options, &tensors, &builder)
             try addLowRank(module, options, &tensors, &builder)

@@ -27,8 +27,7 @@ struct WaveFTMethod: PEFTMethod {
         let filters = try filters(source)
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         try SavedModules.add(from: &tensors, to: &builder)
-        let targets = try tensors.targets(having: "waveft_spectrum")
-        try tensors.requireLayers(targets)
+        let targets = try tensors.linearTargets(having: "waveft_spectrum")
         for module in targets {
             let (outFeatures, inFeatures) = builder.dimensions(of: module)
             let tensor = try tensors.require(module, "waveft_spectrum", shape: [nil])
