@@ -26,7 +26,8 @@ public struct APIServices: Sendable {
     public let registry: AdapterRegistry
     /// Compiles an adapter's files for the engine. Throws `AdapterError` of kind `damaged` where
     /// they are not those that were stored.
-    public let loadAdapter: @Sendable (AdapterLease) throws -> AdapterProgram
+    /// Makes the program of an adapter for one of its tasks, 0 where it has none.
+    public let loadAdapter: @Sendable (AdapterLease, _ task: Int) throws -> AdapterProgram
     /// Sums and merges adapters.
     public var combinations = AdapterCombinations()
     public let text: TextCodec
@@ -48,7 +49,7 @@ public struct APIServices: Sendable {
         card: ModelCard, version: String, engine: any GenerationService,
         registry: AdapterRegistry, text: TextCodec, tokenizerFile: URL?, keys: APIKeys?,
         metrics: ServerMetrics, readiness: Readiness,
-        loadAdapter: @escaping @Sendable (AdapterLease) throws -> AdapterProgram
+        loadAdapter: @escaping @Sendable (AdapterLease, _ task: Int) throws -> AdapterProgram
     ) {
         self.card = card
         self.version = version

@@ -42,6 +42,7 @@ extension AdaptersCommand {
                 print("prompt     \(count) tokens of its own come first")
             }
             if let count = traits.vocabularySize { print("vocabulary \(count) tokens") }
+            if let count = traits.taskCount { print("tasks      \(count), by task_id") }
             if let tokens = traits.invocationTokens {
                 print("acts from  tokens \(tokens.map(String.init).joined(separator: " ")) on")
             }

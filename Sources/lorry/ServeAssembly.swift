@@ -66,13 +66,13 @@ struct ServeAssembly {
             engine: EngineService(engine), registry: registry, text: text,
             tokenizerFile: modelDirectory.appending(path: "tokenizer.json"),
             keys: keys, metrics: metrics, readiness: readiness
-        ) { lease in
+        ) { lease, task in
             if lease.checksums == nil, let problem = lease.contentProblem() {
                 throw AdapterError(.damaged, problem)
             }
             return try AdapterCompiler.compile(
                 directory: lease.directory, model: model, format: adapterFormat,
-                checksums: lease.checksums, cache: compilations)
+                checksums: lease.checksums, task: task, cache: compilations)
         }
         services.combinations = combinations(model, adapterFormat, compilations)
         services.allowedRoots = settings.allowedAdapterRoots.map { URL(filePath: $0) }

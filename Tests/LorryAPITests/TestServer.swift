@@ -54,7 +54,7 @@ final class TestServer: Sendable {
 
     init(
         _ engine: FakeEngine, keys: APIKeys? = nil, template: String? = TestTokenizer.template,
-        change: (inout APIServices) -> Void = { _ in }
+        traits: AdapterTraits = AdapterTraits(), change: (inout APIServices) -> Void = { _ in }
     ) throws {
         self.engine = engine
         folder = FileManager.default.temporaryDirectory.appendingPathComponent(
@@ -65,8 +65,10 @@ final class TestServer: Sendable {
         registry = try AdapterRegistry(
             stateDirectory: folder.appendingPathComponent("state"), configuration: configuration
         ) { _ in
-            AdapterDescription(
+            var description = AdapterDescription(
                 method: "lora", rank: 4, targets: ["q_proj"], byteCount: 100, parameterCount: 50)
+            description.traits = traits
+            return description
         }
         let metrics = ServerMetrics(
             registry: PrometheusRegistry(configuration: ServerMetrics.configuration()),
@@ -78,7 +80,7 @@ final class TestServer: Sendable {
             version: "1.2.3", engine: engine, registry: registry,
             text: TextCodec(tokenizer: try TestTokenizer.make(template: template)),
             tokenizerFile: nil, keys: keys, metrics: metrics, readiness: readiness
-        ) { _ in throw AdapterError(.unreadable, "never loaded here") }
+        ) { _, task in throw AdapterError(.unreadable, "never loaded here, task \(task)") }
         change(&services)
         self.services = services
         responder = APIRouter.responder(services)

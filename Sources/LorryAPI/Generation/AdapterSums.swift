@@ -176,8 +176,14 @@ extension APIServices {
         for adapter in adapters {
             text += "\(adapter.lease.record.version.digest) \(adapter.scale.bitPattern)\n"
         }
+        return LorryEngine.AdapterVersionID(hashing: text)
+    }
+}
+
+extension LorryEngine.AdapterVersionID {
+    /// Names what is made of versions by the SHA-256 of a text that says how.
+    init(hashing text: String) {
         let digest = SHA256.hash(data: Array(text.utf8))
-        return LorryEngine.AdapterVersionID(
-            digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined())
+        self.init(digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined())
     }
 }

@@ -5,34 +5,61 @@ import LorryRegistry
 extension APIServices {
     /// The base model or adapter version that `selection` names, with its files held.
     ///
-    /// - Throws: `APIError` 404 where there is none, or where the key may not use it.
+    /// - Throws: `APIError` 404 where there is none, or where the key may not use it; 400 where it
+    ///   does not know the task.
     func resolve(
         _ selection: ModelSelection, for principal: Principal
     ) throws(APIError) -> ServedModel {
+        let task = selection.taskID
         switch selection.choice {
-        case .base: return baseModel
+        case .base: return try baseModel(task)
         case .named(let name):
-            if name == card.name { return baseModel }
+            if name == card.name { return try baseModel(task) }
             if name.hasPrefix("\(card.name):") {
                 let adapter = String(name.dropFirst(card.name.count + 1))
-                return try adapterModel(adapter, shown: name, principal)
+                return try adapterModel(adapter, shown: name, task, principal)
             }
-            return try adapterModel(name, shown: name, principal)
-        case .adapter(let name): return try adapterModel(name, shown: name, principal)
-        case .sum(let summands): return try sumModel(summands, principal)
+            return try adapterModel(name, shown: name, task, principal)
+        case .adapter(let name): return try adapterModel(name, shown: name, task, principal)
+        case .sum(let summands):
+            guard task == nil else { throw Self.withoutTasks("a sum of adapters") }
+            return try sumModel(summands, principal)
         }
+    }
+
+    private func baseModel(_ task: Int?) throws(APIError) -> ServedModel {
+        guard task == nil else { throw Self.withoutTasks("the base model") }
+        return baseModel
+    }
+
+    private static func withoutTasks(_ model: String) -> APIError {
+        .invalid("task_id", "task_id: \(model) has no tasks.")
     }
 
     var baseModel: ServedModel { ServedModel(name: card.name, adapter: nil, text: text) }
 
     private func adapterModel(
-        _ wanted: String, shown: String, _ principal: Principal
+        _ wanted: String, shown: String, _ task: Int?, _ principal: Principal
     ) throws(APIError) -> ServedModel {
-        try plainModel(lease(wanted, shown: shown, principal), shown: shown)
+        let lease = try lease(wanted, shown: shown, principal)
+        if let task {
+            guard let taskCount = lease.record.traits.taskCount else {
+                throw Self.withoutTasks("'\(shown)'")
+            }
+            guard task < taskCount else {
+                throw .invalid(
+                    "task_id",
+                    "task_id: '\(shown)' has the tasks 0 to \(taskCount - 1), not \(task).")
+            }
+        }
+        return try plainModel(lease, shown: shown, task: task ?? 0)
     }
 
-    func plainModel(_ lease: AdapterLease, shown: String) throws(APIError) -> ServedModel {
-        ServedModel(name: shown, adapter: reference(to: lease), text: try codec(of: lease))
+    func plainModel(
+        _ lease: AdapterLease, shown: String, task: Int = 0
+    ) throws(APIError) -> ServedModel {
+        ServedModel(
+            name: shown, adapter: reference(to: lease, task: task), text: try codec(of: lease))
     }
 
     /// What an adapter speaks through.
@@ -58,21 +85,33 @@ extension APIServices {
     }
 
     /// How the engine gets at a version of an adapter, whose files stay while it holds this.
-    public func reference(to lease: AdapterLease) -> AdapterReference {
+    ///
+    /// - Parameter task: one that the adapter knows. Each is resident on its own.
+    public func reference(to lease: AdapterLease, task: Int = 0) -> AdapterReference {
         let load = loadAdapter
         let registry = registry
         return AdapterReference(
-            id: LorryEngine.AdapterVersionID(lease.record.version.digest), name: lease.record.name,
+            id: Self.identity(of: lease, task: task), name: lease.record.name,
             byteCount: lease.record.byteCount, traits: lease.record.traits, hold: lease,
             readAhead: { AdapterCompiler.readAhead(directory: lease.directory) },
             load: {
                 do {
-                    return try load(lease)
+                    return try load(lease, task)
                 } catch let error as AdapterError where error.kind == .damaged {
                     registry.reportDamage(lease.record.version, actor: "adapter load")
                     throw error
                 }
             })
+    }
+
+    /// The version's digest for the first task; for others SHA-256 over the line `lorry-task 1` and
+    /// the line `<version> <task>`.
+    private static func identity(
+        of lease: AdapterLease, task: Int
+    ) -> LorryEngine.AdapterVersionID {
+        let version = lease.record.version.digest
+        guard task != 0 else { return LorryEngine.AdapterVersionID(version) }
+        return LorryEngine.AdapterVersionID(hashing: "lorry-task 1\n\(version) \(task)\n")
     }
 
     /// The adapters that the key may use and that can be served, by name. A tenant's own adapter

@@ -33,6 +33,8 @@ struct ModelSelection: Sendable, Equatable {
     private static let maximumEntryCount = 1024
 
     var choice = Choice.base
+    /// Which of the tasks that the adapter knows; nil: the first, where it knows any.
+    var taskID: Int?
 
     init() {}
 
@@ -45,6 +47,7 @@ struct ModelSelection: Sendable, Equatable {
         if let entries = try fields.array("lora") {
             choice = .sum(try Self.summands(entries, fields))
         }
+        taskID = try fields.integer("task_id", in: 0...Int.max, "non-negative")
     }
 
     private static func summands(

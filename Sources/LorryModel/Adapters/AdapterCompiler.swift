@@ -9,11 +9,12 @@ public enum AdapterCompiler {
     ///   - format: how factors are held; nil: the format that goes with the base's.
     ///   - checksums: of the files when `inspect` checked them; the files must still be those. Nil
     ///     where nobody checked them: then the numbers themselves are not checked either.
+    ///   - task: of an adapter that knows several; see `AdapterTraits.taskCount`.
     ///   - cache: shared with other compilations for this base model.
     /// - Throws: `AdapterError` naming the file, field or tensor at fault.
     public static func compile(
         directory: URL, model: DecoderModel, format: OperandFormat? = nil,
-        checksums: AdapterChecksums? = nil, cache: CompilationCache? = nil
+        checksums: AdapterChecksums? = nil, task: Int = 0, cache: CompilationCache? = nil
     ) throws(AdapterError) -> AdapterProgram {
         let files = try AdapterFiles(directory: directory)
         if case .success(let weights) = files.weights { weights.populate() }
@@ -21,7 +22,8 @@ public enum AdapterCompiler {
         let plan = try plan(
             files, model.configuration, format ?? model.format.operandFormat, cache)
         let program = try plan.program(
-            reading: [try files.weights.get().bytes], model: model, spares: cache?.spares)
+            reading: [try files.weights.get().bytes], model: model, task: task,
+            spares: cache?.spares)
         if checksums != nil { try files.checkUnchanged() }
         return program
     }

@@ -32,6 +32,8 @@ public struct AdapterTraits: Sendable, Codable, Equatable {
     public var vocabularySize: Int?
     /// The adapter acts from the last place of these tokens in the prompt on; nil: everywhere.
     public var invocationTokens: [Int32]?
+    /// How many tasks the adapter knows, of which each request takes one; nil where it has none.
+    public var taskCount: Int?
 
     public init() {}
 

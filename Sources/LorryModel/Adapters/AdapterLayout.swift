@@ -42,6 +42,7 @@ struct AdapterLayout {
             builder.virtualTokenCount > 0 ? builder.virtualTokenCount : nil
         description.traits.vocabularySize = vocabularySize
         description.traits.invocationTokens = builder.invocationTokens
+        description.traits.taskCount = builder.taskCount
         description.operationCount = builder.operationCount
         return AdapterPlan(
             description: description, format: format, operations: operations, copies: copies)

@@ -49,11 +49,17 @@ struct AdapterPlan: Sendable {
     /// - Parameters:
     ///   - files: the whole file that the plan was made for, or one with an equal header and size;
     ///     of a sum of adapters, each one's.
+    ///   - task: whose numbers are computed, where the adapter knows several.
     ///   - spares: where the program's memory may come from, and goes in the end.
     /// - Throws: `AdapterError` where the memory is refused or numbers do not do.
     func program(
-        reading files: [UnsafeRawBufferPointer], model: DecoderModel, spares: SparePages? = nil
+        reading files: [UnsafeRawBufferPointer], model: DecoderModel, task: Int = 0,
+        spares: SparePages? = nil
     ) throws(AdapterError) -> AdapterProgram {
+        let taskCount = description.traits.taskCount ?? 1
+        guard (0..<taskCount).contains(task) else {
+            throw AdapterError(.invalid, "task \(task) is none of the adapter's \(taskCount)")
+        }
         let memory: PageMemory
         do throws(MemoryRefusal) {
             memory = try PageMemory(byteCount: max(description.byteCount, 64), spares: spares)
@@ -61,7 +67,8 @@ struct AdapterPlan: Sendable {
             throw AdapterError(.outOfMemory, error.description)
         }
         let writer = OperandWriter(
-            reader: OperandReader(files: files, base: BaseWeights(model)), format: format)
+            reader: OperandReader(files: files, base: BaseWeights(model), task: task),
+            format: format)
         for copy in copies { try writer.write(copy, to: memory.start + copy.range.lowerBound) }
         return AdapterProgram(
             description: description, format: format, operands: memory, operations: operations)

@@ -99,6 +99,8 @@ public struct AdapterProgramBuilder: Sendable {
     private(set) var promptAttentions: [Int: PromptAttentionOperands] = [:]
     /// The adapter acts from the last place of these tokens in the prompt on; nil: everywhere.
     public var invocationTokens: [Int32]?
+    /// How many tasks there are; nil: operands do not depend on the task.
+    public var taskCount: Int?
 
     public init(configuration: ModelConfiguration) { self.configuration = configuration }
 

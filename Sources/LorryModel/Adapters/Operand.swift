@@ -70,8 +70,8 @@ public enum Operand: Sendable {
 /// Where a tensor lies in an adapter's file.
 public struct TensorPlace: Sendable {
     let name: String
-    let offset: Int
-    let shape: [Int]
+    fileprivate(set) var offset: Int
+    fileprivate(set) var shape: [Int]
     let dtype: SafetensorsFile.DType
     /// Which of the reader's files it lies in.
     var file = 0
@@ -94,18 +94,21 @@ public final class OperandReader {
     private var readers: [Int: OperandReader] = [:]
     /// The base's weights, as they are resident.
     let base: BaseWeights
+    /// For whose requests the program is, where the adapter knows several tasks.
+    let task: Int
     private var results: [String: (value: [[Float]], usesLeft: Int)] = [:]
 
     /// - Parameter files: all bytes of each adapter's file.
-    init(files: [UnsafeRawBufferPointer], base: BaseWeights) {
+    init(files: [UnsafeRawBufferPointer], base: BaseWeights, task: Int = 0) {
         self.files = files
         self.base = base
+        self.task = task
     }
 
     /// A reader of one of the files alone, always the same.
     func reader(of file: Int) -> OperandReader {
         if let known = readers[file] { return known }
-        let reader = OperandReader(files: [files[file]], base: base)
+        let reader = OperandReader(files: [files[file]], base: base, task: task)
         readers[file] = reader
         return reader
     }
@@ -130,6 +133,14 @@ public final class OperandReader {
             }
         }
         return floats
+    }
+
+    /// The part of a tensor `[tasks, …]` that belongs to the program's task.
+    func floatsOfTask(_ place: TensorPlace) -> [Float] {
+        var part = place
+        part.offset += task * (place.byteRange.count / place.shape[0])
+        part.shape.removeFirst()
+        return floats(part)
     }
 
     /// A tensor's whole numbers: of an integer type.

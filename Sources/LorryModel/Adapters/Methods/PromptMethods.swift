@@ -1,3 +1,5 @@
+import LorryTensor
+
 /// Prompt tuning (arXiv 2104.08691), P-tuning (arXiv 2103.10385) and context-aware prompt tuning
 /// (arXiv 2410.17222): virtual tokens whose embeddings come before every prompt's. The file has the
 /// vectors that training ended with, whatever made them. Tensor:
@@ -29,6 +31,51 @@ struct PromptTuningMethod: PEFTMethod {
         case "CPT": return "cpt"
         default: return "prompt_tuning"
         }
+    }
+}
+
+/// Multitask prompt tuning (arXiv 2303.02861): virtual tokens `prompt ⊙ (cols[t] · rows[t])` for the
+/// request's task t. Tensors:
+///
+///     prompt_embeddings  [virtual tokens, hiddenSize]
+///     prefix_task_cols   [tasks, virtual tokens, ranks]
+///     prefix_task_rows   [tasks, ranks, hiddenSize]
+struct MultitaskPromptMethod: PEFTMethod {
+    let peftTypes = ["MULTITASK_PROMPT_TUNING"]
+
+    func compile(
+        _ source: AdapterSource, into builder: inout AdapterProgramBuilder
+    ) throws(AdapterError) -> String {
+        try source.refuseUnknownFields(
+            known: PromptFields.known.union([
+                "num_ranks", "num_tasks", "prompt_tuning_init",
+                "prompt_tuning_init_state_dict_path",
+                "prompt_tuning_init_task", "prompt_tuning_init_text", "tokenizer_kwargs",
+                "tokenizer_name_or_path",
+            ]))
+        let width = builder.configuration.hiddenSize
+        let taskCount = try source.integer("num_tasks") ?? 1
+        let rank = try source.integer("num_ranks") ?? 1
+        var tensors = AdapterTensors(source, configuration: builder.configuration)
+        try SavedModules.add(from: &tensors, to: &builder)
+        let shared = try tensors.require(
+            PromptFields.tensorName, shape: [try source.integer("num_virtual_tokens"), width])
+        let count = shared.shape[0]
+        let columns = TensorPlace(
+            try tensors.require("prefix_task_cols", shape: [taskCount, count, rank]))
+        let rows = TensorPlace(
+            try tensors.require("prefix_task_rows", shape: [taskCount, rank, width]))
+        try tensors.requireEmpty()
+        let place = TensorPlace(shared)
+        builder.taskCount = taskCount
+        builder.setVirtualTokens(
+            embeddings: .derived(count: count * width) { reader throws(AdapterError) in
+                let product = DenseAlgebra.product(
+                    .init(reader.floatsOfTask(columns)), .init(reader.floatsOfTask(rows)),
+                    m: count, n: width, k: rank)
+                return zip(reader.floats(place), product).map { $0 * $1 }
+            })
+        return "multitask_prompt_tuning"
     }
 }
 
