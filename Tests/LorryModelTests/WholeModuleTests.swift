@@ -115,7 +115,7 @@ import Testing
                     "init_lora_weights": initialization,
                 ])
             folded.add("lora_A.weight") { [rank, $1] }
-            folded.add("lora_B.weight") { [$0, rank] }
+            folded.add("lora_B.weight") { out, _ in [out, rank] }
             folded.add("lora_magnitude_vector") { out, _ in [out] }
             // OLoRA takes `s Q R` away, which is the weight where s is 1.
             let factor = initialization == "olora" ? Float(1) : scale

@@ -3,7 +3,6 @@ import LorryModel
 
 /// The fields that completions and chat completions have in common, read and checked.
 struct GenerationFields: Sendable {
-    var model = ModelSelection()
     var sampling = SamplingParameters()
     /// Nil leaves the route's default.
     var maximumTokenCount: Int?
@@ -33,7 +32,6 @@ struct GenerationFields: Sendable {
 
     init(_ fields: FieldReader, vocabularySize: Int) throws(APIError) {
         try Self.refuseUnsupported(fields)
-        model = try ModelSelection(fields)
         sampling = try Self.sampling(fields, vocabularySize: vocabularySize)
         try readStops(fields, vocabularySize: vocabularySize)
         try readCounts(fields)

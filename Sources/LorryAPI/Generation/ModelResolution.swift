@@ -27,6 +27,11 @@ extension APIServices {
         }
     }
 
+    /// Tokens that a model reads: an adapter may know more than the base.
+    func vocabularySize(of model: ServedModel) -> Int {
+        model.adapter?.traits.vocabularySize ?? engine.vocabularySize
+    }
+
     private func baseModel(_ task: Int?) throws(APIError) -> ServedModel {
         guard task == nil else { throw Self.withoutTasks("the base model") }
         return baseModel

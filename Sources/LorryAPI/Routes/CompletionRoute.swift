@@ -13,8 +13,8 @@ extension APIRouter {
 extension APIServices {
     func complete(_ call: Call) async throws -> Response {
         let reader = try await call.request.jsonObject(byteLimit: limits.jsonByteCount)
-        let request = try CompletionRequest(reader, vocabularySize: engine.vocabularySize)
-        let model = try resolve(request.fields.model, for: call.principal)
+        let model = try resolve(ModelSelection(reader), for: call.principal)
+        let request = try CompletionRequest(reader, vocabularySize: vocabularySize(of: model))
         let account = RequestAccount(
             metrics: metrics, adapter: model.adapterName, tenant: call.principal.tenant)
         do {
