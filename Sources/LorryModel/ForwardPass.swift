@@ -150,7 +150,7 @@ public final class ForwardPass {
         adapters.addPromptAttention(
             layer: layer, q: query, qStride: stride, scale: scale, out: attention.pointer)
         linear(.attentionOutput, layer, batch, input: attention, output: projected)
-        addToResidual(rowCount: batch.rowCount)
+        addToResidual(.attentionOutput, layer, rowCount: batch.rowCount)
     }
 
     /// x += Down(silu(Gate(norm x)) ⊙ Up(norm x))
@@ -162,7 +162,7 @@ public final class ForwardPass {
             rowCount: batch.rowCount, innerSize: configuration.intermediateSize,
             out: activated.pointer, outStride: configuration.intermediateSize, pool: pool)
         linear(.feedForwardOutput, layer, batch, input: activated, output: projected)
-        addToResidual(rowCount: batch.rowCount)
+        addToResidual(.feedForwardOutput, layer, rowCount: batch.rowCount)
     }
 
     /// The base's matmul for all rows, with each segment's adapter around it.
@@ -231,8 +231,11 @@ public final class ForwardPass {
         }
     }
 
-    private func addToResidual(rowCount: Int) {
+    /// - Parameter group: whose output it is.
+    private func addToResidual(_ group: LinearGroup, _ layer: Int, rowCount: Int) {
         let width = configuration.hiddenSize
+        adapters.addBottlenecks(
+            layer: layer, group: group, output: projected.pointer, residual: residual.pointer)
         addInPlace(
             residual.pointer, yStride: width, projected.pointer, xStride: width,
             rowCount: rowCount, width: width, pool: pool)

@@ -1,13 +1,14 @@
 /// The files an adapter may consist of, and what becomes of every other name.
 package enum AdapterFile {
     package static let configuration = "adapter_config.json"
-    package static let weights = "adapter_model.safetensors"
+    /// The weights, as peft and as AdapterHub's library name them. An adapter has one.
+    package static let weights = ["adapter_model.safetensors", "adapter.safetensors"]
 
     /// Kept in the store. All but README.md count towards the version.
-    package static let stored: Set<String> = [
-        configuration, weights, "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "README.md",
-    ]
+    package static let stored: Set<String> = Set(weights).union([
+        configuration, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "chat_template.jinja", "README.md",
+    ])
 
     /// Left out of the version: a corrected text is no other adapter.
     static let unversioned: Set<String> = ["README.md"]
@@ -49,7 +50,8 @@ package enum AdapterFile {
         if otherWeightSuffixes.contains(where: lower.hasSuffix) {
             throw RegistryError(
                 .unsupported,
-                "\(quoted(name)) holds weights that would not be served: only \(weights) is read")
+                "\(quoted(name)) holds weights that would not be served: only "
+                    + "\(weights.joined(separator: " or ")) is read")
         }
         // macOS adds a `._` companion to each file it archives.
         return ignored.contains(name) || name.hasPrefix("._") ? .ignore : .unknown
@@ -66,7 +68,7 @@ package enum AdapterFile {
 
     static func maxByteCount(of name: String, _ limits: UploadLimits) -> Int {
         switch name {
-        case weights: limits.maxWeightsByteCount
+        case _ where weights.contains(name): limits.maxWeightsByteCount
         case configuration: limits.maxConfigurationByteCount
         case "tokenizer.json": limits.maxTokenizerByteCount
         default: limits.maxOtherFileByteCount

@@ -107,7 +107,7 @@ package struct StoredVersion: Sendable, Equatable {
             files.first { $0.name == name }?.checksum
         }
         guard let configuration = checksum(AdapterFile.configuration),
-            let weights = checksum(AdapterFile.weights)
+            let weights = AdapterFile.weights.lazy.compactMap(checksum).first
         else { return nil }
         return AdapterChecksums(configuration: configuration, weights: weights)
     }

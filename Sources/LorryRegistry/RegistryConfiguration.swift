@@ -4,7 +4,7 @@ import Foundation
 public struct UploadLimits: Sendable, Equatable {
     /// The body as it arrives, compressed or not.
     public var maxBodyByteCount = 4 << 30
-    /// `adapter_model.safetensors`.
+    /// `adapter_model.safetensors` or `adapter.safetensors`.
     public var maxWeightsByteCount = 4 << 30
     /// `adapter_config.json`.
     public var maxConfigurationByteCount = 1 << 20

@@ -85,9 +85,18 @@ final class StagedFolder {
         if let current {
             throw RegistryError(.invalid, "\(quoted(current.name)) is cut short")
         }
-        for required in [AdapterFile.configuration, AdapterFile.weights]
-        where !finished.contains(where: { $0.name == required }) {
-            throw RegistryError(.invalid, "\(required) is missing")
+        guard finished.contains(where: { $0.name == AdapterFile.configuration }) else {
+            throw RegistryError(.invalid, "\(AdapterFile.configuration) is missing")
+        }
+        let weights = AdapterFile.weights.filter { name in
+            finished.contains { $0.name == name }
+        }
+        guard weights.count == 1 else {
+            throw RegistryError(
+                .invalid,
+                weights.isEmpty
+                    ? "\(AdapterFile.weights[0]) is missing"
+                    : "\(weights.joined(separator: " and ")) are both there")
         }
         let configuration = try files.readFile(
             path + "/" + AdapterFile.configuration, maxByteCount: limits.maxConfigurationByteCount)

@@ -1,7 +1,7 @@
 import Foundation
 import LorryTensor
 
-/// Turns a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`) into an adapter program.
+/// Turns an adapter's folder, of peft or of AdapterHub's library, into an adapter program.
 public enum AdapterCompiler {
     /// Reads, checks and lays out an adapter for a base model.
     ///
@@ -30,7 +30,7 @@ public enum AdapterCompiler {
 
     /// Starts to read an adapter's files into the system's cache, without waiting for them.
     public static func readAhead(directory: URL) {
-        for name in [AdapterFiles.weightsName, AdapterFiles.configurationName] {
+        for name in AdapterFiles.weightsNames + [AdapterFiles.configurationName] {
             MappedFile.readAhead(path: directory.appending(path: name).path)
         }
     }
@@ -91,6 +91,11 @@ public enum AdapterCompiler {
     static func operations(
         of source: AdapterSource, _ configuration: ModelConfiguration
     ) throws(AdapterError) -> (AdapterProgramBuilder, method: String) {
+        if BottleneckMethod.isConfiguration(source.configuration) {
+            var builder = AdapterProgramBuilder(configuration: configuration)
+            let name = try BottleneckMethod().compile(source, into: &builder)
+            return (builder, name)
+        }
         guard let type = source.configuration["peft_type"]?.stringValue else {
             throw source.bad("peft_type", "is missing")
         }

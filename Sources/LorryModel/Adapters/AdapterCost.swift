@@ -7,6 +7,9 @@ extension AdapterProgramBuilder {
         for place in groupInputSteps.keys {
             for site in place.group.sites { modules.insert(.linear(layer: place.layer, site)) }
         }
+        for place in bottlenecks.keys {
+            for site in place.group.sites { modules.insert(.linear(layer: place.layer, site)) }
+        }
         for site in norms.keys { modules.insert(.norm(site)) }
         if !embeddingLowRanks.isEmpty || embeddingScale != nil { modules.insert(.embedding) }
         modules.formUnion(tables.keys)
@@ -33,6 +36,9 @@ extension AdapterProgramBuilder {
         if let rows = tableRows[.head] { count += 2 * rows.rows.count }
         for delta in embeddingLowRanks { count += 2 * delta.rank * width }
         if embeddingScale != nil { count += width }
+        for bottleneck in bottlenecks.values {
+            count += 4 * bottleneck.rank * width + 2 * bottleneck.rank + width
+        }
         // Products with keys, and sums of values.
         for prompt in promptAttentions.values {
             count += 4 * prompt.count * configuration.queryWidth

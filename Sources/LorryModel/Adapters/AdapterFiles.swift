@@ -14,11 +14,14 @@ public struct AdapterChecksums: Sendable, Equatable {
 /// An adapter's files, mapped and not yet read.
 struct AdapterFiles: Sendable {
     static let configurationName = "adapter_config.json"
-    static let weightsName = "adapter_model.safetensors"
+    /// As peft and as AdapterHub's library name it.
+    static let weightsNames = ["adapter_model.safetensors", "adapter.safetensors"]
     /// Configurations above this are refused.
     static let maximumConfigurationByteCount = 4 << 20
 
     let configuration: MappedFile
+    /// The one of the names that the folder has.
+    let weightsName: String
     /// A failure waits until the configuration has been read: that is where users look first.
     let weights: Result<MappedFile, AdapterError>
 
@@ -34,10 +37,20 @@ struct AdapterFiles: Sendable {
                 "\(Self.configurationName): larger than \(Self.maximumConfigurationByteCount) bytes"
             )
         }
-        weights = Self.openWeights(directory)
+        let names = Self.weightsNames.filter {
+            FileManager.default.fileExists(atPath: directory.appending(path: $0).path)
+        }
+        weightsName = names.first ?? Self.weightsNames[0]
+        weights =
+            names.count > 1
+            ? .failure(
+                AdapterError(.invalid, "\(names.joined(separator: " and ")) are both there"))
+            : Self.openWeights(directory, weightsName)
     }
 
-    private static func openWeights(_ directory: URL) -> Result<MappedFile, AdapterError> {
+    private static func openWeights(
+        _ directory: URL, _ weightsName: String
+    ) -> Result<MappedFile, AdapterError> {
         let path = directory.appending(path: weightsName).path
         guard FileManager.default.fileExists(atPath: path) else {
             return .failure(AdapterError(.unreadable, missingWeights(directory)))
@@ -49,9 +62,13 @@ struct AdapterFiles: Sendable {
 
     private static func missingWeights(_ directory: URL) -> String {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []
-        guard names.contains("adapter_model.bin") else { return "\(weightsName): is missing" }
-        return "adapter_model.bin is a pickle, which can run code when it is read; "
-            + "save the adapter as \(weightsName)"
+        for (pickle, advice) in [
+            ("adapter_model.bin", "save the adapter as \(weightsNames[0])"),
+            ("pytorch_adapter.bin", "save the adapter with use_safetensors=True"),
+        ] where names.contains(pickle) {
+            return "\(pickle) is a pickle, which can run code when it is read; \(advice)"
+        }
+        return "\(weightsNames[0]): is missing"
     }
 
     /// - Throws: `AdapterError` of kind `damaged` where a file's bytes are others.
@@ -59,7 +76,7 @@ struct AdapterFiles: Sendable {
         let weights = try weights.get()
         let pairs = [
             (Self.configurationName, configuration, expected.configuration),
-            (Self.weightsName, weights, expected.weights),
+            (weightsName, weights, expected.weights),
         ]
         for (name, file, checksum) in pairs where ContentChecksum(of: file.bytes) != checksum {
             throw AdapterError(.damaged, "\(name): has other bytes than were checked at its upload")

@@ -34,6 +34,13 @@ struct AdapterLayout {
                 keys: vector(prompt.keys), values: vector(prompt.values), count: prompt.count,
                 gate: vector(prompt.gate))
         }
+        for layer in 0..<configuration.layerCount {
+            for group in [LinearGroup.attentionOutput, .feedForwardOutput] {
+                let place = BottleneckPlace(layer: layer, group: group)
+                guard let bottleneck = builder.bottlenecks[place] else { continue }
+                operations.bottlenecks[place] = layOut(bottleneck)
+            }
+        }
         operations.keepsKeysAndValues = keepsKeysAndValues
         var description = AdapterDescription(
             method: method, rank: rank, targets: targets, byteCount: byteCount,
@@ -53,7 +60,7 @@ struct AdapterLayout {
     private var rank: Int {
         let ranks =
             builder.operations.values.map { $0.lowRanks.reduce(0) { $0 + $1.rank } }
-            + builder.embeddingLowRanks.map(\.rank)
+            + builder.embeddingLowRanks.map(\.rank) + builder.bottlenecks.values.map(\.rank)
         return ranks.max() ?? 0
     }
 
@@ -279,6 +286,22 @@ struct AdapterLayout {
             }
         }
         return .init(steps: placed, columns: columns, isOfWholeGroup: isOfWholeGroup)
+    }
+
+    // MARK: - Bottlenecks
+
+    private mutating func layOut(_ bottleneck: Bottleneck) -> BottleneckProgram {
+        let (width, rank) = (configuration.hiddenSize, bottleneck.rank)
+        let down = place(
+            .down([(bottleneck.down, rank: rank)], rank: rank, inFeatures: width),
+            byteCount: ShrinkFactor.byteCount(rank: rank, inFeatures: width, format: format),
+            parameters: rank * width)
+        return BottleneckProgram(
+            input: bottleneck.input, rank: rank, down: down,
+            downBias: vector(bottleneck.downBias), activation: bottleneck.activation,
+            up: denseParts(
+                bottleneck.up, columnStart: 0, outFeatures: width, inFeatures: rank, scale: 1),
+            upBias: vector(bottleneck.upBias))
     }
 
     // MARK: - Head and embedding

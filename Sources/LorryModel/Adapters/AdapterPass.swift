@@ -12,6 +12,7 @@ final class AdapterPass {
     /// Those of the rows whose logits are computed.
     private(set) var selected: [ForwardBatch.Segment] = []
     private let transforms: InputTransformPass
+    private let bottlenecks: BottleneckPass
     /// Operations 2 to 4: y ← mix(g ⊙ (y + Δ x)) + c.
     let adjustments = OutputAdjustments()
 
@@ -19,6 +20,7 @@ final class AdapterPass {
         self.configuration = configuration
         self.pool = pool
         transforms = InputTransformPass(pool: pool)
+        bottlenecks = BottleneckPass(width: configuration.hiddenSize, pool: pool)
     }
 
     func prepare(_ segments: [ForwardBatch.Segment]) {
@@ -63,6 +65,16 @@ final class AdapterPass {
 
     /// Parts of the next matmul's output whose inputs an adapter has changed.
     var reruns: [MatmulRerun] { transforms.reruns }
+
+    /// Adds what the adapters' own networks make of a sublayer's output and the residual stream.
+    func addBottlenecks(
+        layer: Int, group: LinearGroup, output: UnsafeMutablePointer<Float>,
+        residual: UnsafePointer<Float>
+    ) {
+        bottlenecks.run(
+            BottleneckPlace(layer: layer, group: group), segments, output: output,
+            residual: residual)
+    }
 
     // MARK: - Norms
 

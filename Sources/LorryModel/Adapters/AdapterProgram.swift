@@ -11,7 +11,7 @@ import LorryTensor
 ///     4. bias           y ← y + c
 ///
 /// and beside them replaced norms, rows of the embedding and of the head, virtual tokens and their
-/// keys and values. Every PEFT method that is served compiles to these; the engine knows no
+/// keys and values, and bottlenecks behind sublayers. Every PEFT method that is served compiles to these; the engine knows no
 /// methods. All operands lie in one allocation, in the order in which a step reads them:
 ///
 ///     layer 0: attentionInput: l | A (all targets stacked) | B of q | B of k | B of v | g… | c…
@@ -88,6 +88,7 @@ struct AdapterOperations: Sendable {
     /// By layer: keys and values of the virtual tokens, f32 `[count, 2, kvWidth]`.
     var givenKeysAndValues: [Int] = []
     var promptAttentions: [Int: PromptAttentionProgram] = [:]
+    var bottlenecks: [BottleneckPlace: BottleneckProgram] = [:]
     var keepsKeysAndValues = false
 }
 

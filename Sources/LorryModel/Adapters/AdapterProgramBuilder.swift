@@ -97,6 +97,7 @@ public struct AdapterProgramBuilder: Sendable {
     private(set) var virtualEmbeddings: Operand?
     private(set) var givenKeysAndValues: [Operand] = []
     private(set) var promptAttentions: [Int: PromptAttentionOperands] = [:]
+    private(set) var bottlenecks: [BottleneckPlace: Bottleneck] = [:]
     /// The adapter acts from the last place of these tokens in the prompt on; nil: everywhere.
     public var invocationTokens: [Int32]?
     /// How many tasks there are; nil: operands do not depend on the task.
@@ -392,6 +393,17 @@ public struct AdapterProgramBuilder: Sendable {
         precondition(gate.count == 1)
         promptAttentions[layer] = PromptAttentionOperands(
             keys: keys, values: values, gate: gate, count: count)
+    }
+
+    // MARK: - Bottlenecks
+
+    /// Adds a network's output to a sublayer's; see `BottleneckPass`.
+    mutating func setBottleneck(_ place: BottleneckPlace, _ bottleneck: Bottleneck) {
+        let (width, rank) = (configuration.hiddenSize, bottleneck.rank)
+        precondition(bottleneck.down.count == rank * width && bottleneck.downBias.count == rank)
+        precondition(bottleneck.up.count == rank * width && bottleneck.upBias.count == width)
+        precondition(place.group == .attentionOutput || place.group == .feedForwardOutput)
+        bottlenecks[place] = bottleneck
     }
 
     // MARK: - Results

@@ -166,7 +166,7 @@ extension AdapterSource {
             do throws(SafetensorsError) {
                 _ = try SafetensorsFile(file)
             } catch {
-                problems.append("\(weightsFile): \(error.reason)")
+                problems.append("\(files.weightsName): \(error.reason)")
             }
         }
         return problems
@@ -223,6 +223,7 @@ extension AdapterSource {
             guard rest.insert(key, value) else { return nil }
         }
         return AdapterSource(
-            configuration: rest, tensors: tensors.filter { !names.contains($0.key) })
+            configuration: rest, tensors: tensors.filter { !names.contains($0.key) },
+            weightsName: weightsName)
     }
 }

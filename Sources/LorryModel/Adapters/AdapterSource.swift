@@ -3,14 +3,20 @@ import LorryTensor
 /// An adapter's files, opened: what a PEFT method's compiler reads.
 public struct AdapterSource: Sendable {
     static let configurationFile = AdapterFiles.configurationName
-    static let weightsFile = AdapterFiles.weightsName
+    static let weightsFile = AdapterFiles.weightsNames[0]
 
     public let configuration: StrictJSON.Object
     /// Tensors by their names in the file.
     public let tensors: [String: SafetensorsFile.Tensor]
+    /// The file that has them.
+    let weightsName: String
 
-    init(configuration: StrictJSON.Object, tensors: [String: SafetensorsFile.Tensor]) {
+    init(
+        configuration: StrictJSON.Object, tensors: [String: SafetensorsFile.Tensor],
+        weightsName: String = Self.weightsFile
+    ) {
         self.configuration = configuration
+        self.weightsName = weightsName
         self.tensors = tensors
     }
 
@@ -24,9 +30,10 @@ public struct AdapterSource: Sendable {
             throw AdapterError(.invalid, "\(Self.configurationFile): is not a JSON object")
         }
         configuration = object
+        weightsName = files.weightsName
         let weights = try files.weights.get()
         do { tensors = try SafetensorsFile(weights).tensors } catch {
-            throw AdapterError(.invalid, "\(Self.weightsFile): \(error.reason)")
+            throw AdapterError(.invalid, "\(files.weightsName): \(error.reason)")
         }
     }
 
@@ -42,7 +49,7 @@ public struct AdapterSource: Sendable {
 
     func badTensor(_ name: String, _ reason: String) -> AdapterError {
         AdapterError(
-            .invalid, "\(Self.weightsFile): tensor '\(name)' \(reason)", about: .tensor(name))
+            .invalid, "\(weightsName): tensor '\(name)' \(reason)", about: .tensor(name))
     }
 
     /// Every tensor of weights must be finite numbers. The methods check the types.

@@ -119,6 +119,7 @@ extension AdapterProgramBuilder {
 
     /// Why the operations are not all of the kind that can be scaled and added up; nil if they are.
     var obstacleToSums: String? {
+        if !bottlenecks.isEmpty { return "it puts layers of its own behind the base's" }
         if taskCount != nil { return "its numbers depend on the task of the request" }
         if invocationTokens != nil { return "it acts from some tokens on only" }
         if virtualTokenCount > 0 { return "it puts tokens of its own before the prompt" }

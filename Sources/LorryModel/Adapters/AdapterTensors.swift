@@ -62,7 +62,7 @@ struct AdapterTensors {
         _ name: String, shape: [Int?]
     ) throws(AdapterError) -> SafetensorsFile.Tensor {
         guard let tensor = take(name) else {
-            throw AdapterError(.invalid, "\(AdapterSource.weightsFile): has no tensor '\(name)'")
+            throw AdapterError(.invalid, "\(source.weightsName): has no tensor '\(name)'")
         }
         try check(tensor, shape: shape)
         return tensor
