@@ -39,6 +39,34 @@ private struct Problem {
         return y
     }
 
+    /// All rows, where those of `rows` take `columns` from inputs of their own.
+    func run(
+        rerunning rows: [Range<Int>], _ columns: [Range<Int>], from other: Problem,
+        pool: WorkerPool
+    ) -> [Float] {
+        var y = [Float](repeating: .nan, count: rowCount * outFeatures)
+        let count = rows.reduce(0) { $0 + $1.count }
+        let inputs = rows.flatMap {
+            other.x[$0.lowerBound * inFeatures..<$0.upperBound * inFeatures]
+        }
+        let copies = AlignedBuffer<Float>(count: max(1, inputs.count * columns.count))
+        let outputs = AlignedBuffer<Float>(count: max(1, count * outFeatures * columns.count))
+        let reruns = columns.enumerated().map { index, columns in
+            let x = copies.pointer + index * inputs.count
+            for (place, value) in inputs.enumerated() { x[place] = value }
+            return MatmulRerun(
+                columns: columns, rows: rows, x: x,
+                y: outputs.pointer + index * count * outFeatures)
+        }
+        x.withUnsafeBufferPointer { x in
+            guard let x = x.baseAddress else { return }
+            matmul(
+                x, xStride: inFeatures, rowCount: rowCount, weights: matrix, bias: bias, y: &y,
+                yStride: outFeatures, reruns: reruns, pool: pool)
+        }
+        return y
+    }
+
     /// Largest error as a share of Σ |x · w| + |bias|, against double precision over what the format
     /// keeps of the weights and what the kernel takes of the rows.
     func error(of y: [Float], rows: Range<Int>, level: KernelLevel) -> Double {
@@ -96,6 +124,35 @@ extension Problem {
 }
 
 @Suite struct MatmulTests {
+    /// Columns with inputs of their own have the bits of a matmul of these inputs.
+    @Test(arguments: Machine.levels, WeightFormat.allCases)
+    func rerunsAreAsMatmulsOfTheirOwn(level: KernelLevel, format: WeightFormat) {
+        let pool = Machine.pool(level, threads: 2)
+        let (width, rowCount) = (203, 9)
+        let problem = Problem(
+            rows: rowCount, inFeatures: 96, outFeatures: width, format: format, pool: pool, seed: 3)
+        let other = Problem(
+            rows: rowCount, inFeatures: 96, outFeatures: width, format: format, pool: pool, seed: 4)
+        let plain = problem.run(0..<rowCount, pool: pool)
+        var expected = plain
+        let (rows, columns) = ([1..<2, 4..<8], [0..<37, 37..<40, 150..<width])
+        var changed = [Float](repeating: 0, count: rowCount * width)
+        other.x.withUnsafeBufferPointer { x in
+            guard let x = x.baseAddress else { return }
+            matmul(
+                x, xStride: 96, rowCount: rowCount, weights: problem.matrix, bias: problem.bias,
+                y: &changed, yStride: width, pool: pool)
+        }
+        for row in rows.joined() {
+            for column in columns.joined() {
+                expected[row * width + column] = changed[row * width + column]
+            }
+        }
+        #expect(expected != plain)
+        #expect(problem.run(rerunning: rows, columns, from: other, pool: pool) == expected)
+        #expect(problem.run(rerunning: [], [], from: other, pool: pool) == plain)
+    }
+
     static let inputs = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 33, 64, 255, 256, 257, 513]
     static let outputs = [1, 2, 15, 16, 17, 31, 32, 33, 48, 64, 65, 80, 113, 129, 147]
 

@@ -37,6 +37,12 @@ enum SavedModules {
                 "\(AdapterSource.weightsFile): lm_head has \(answered) rows, but the embedding only "
                     + "\(builder.vocabularySize): what is answered could not be read")
         }
+        guard answered == builder.vocabularySize else {
+            throw AdapterError(
+                .unsupported,
+                "\(AdapterSource.weightsFile): the embedding has \(builder.vocabularySize) rows, but "
+                    + "lm_head \(answered): the rows that the head was given are not saved")
+        }
     }
 
     /// A module's whole weight: of `modules_to_save`, or of a table that is saved beside what the
