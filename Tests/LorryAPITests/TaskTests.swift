@@ -1,5 +1,6 @@
 import LorryEngine
 import LorryModel
+import Synchronization
 import Testing
 
 @Suite struct TaskTests {
