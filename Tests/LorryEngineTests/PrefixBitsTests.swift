@@ -189,14 +189,14 @@ import Testing
         let prompt = prompts()[0]
         #expect(try await cachedCount(request(prompt, adapter: adapter), engine) == 0)
         #expect(try await cachedCount(request(prompt, adapter: adapter), engine) == 69)
-        let before = engine.statistics().prefixCacheHitCount
         let other = Array(prompt.reversed())
         #expect(try await cachedCount(request(other, adapter: adapter), engine) == 0)
-        #expect(engine.statistics().prefixCacheHitCount == before + 7)
         var long = request(Array(repeating: 3, count: engine.maximumContextLength - 7))
         long.adapter = adapter
         await #expect(throws: EngineError.self) { try await engine.tokens(long) }
         await engine.shutdown(drainDeadline: .seconds(5))
+        // The second request found both, the third the virtual tokens only.
+        #expect(engine.statistics().prefixCacheHitCount == 7 + 69 + 7)
     }
 
     @Test func saltsAndVersionsAndForgettingSeparate() async throws {
