@@ -186,10 +186,14 @@ public final class ForwardPass {
 
     private func embed(_ tokens: [Int32]) {
         let width = configuration.hiddenSize
-        // Others than the base's are known to adapters alone.
-        for (row, token) in tokens.enumerated()
-        where token >= 0 && Int(token) < configuration.vocabularySize {
-            model.copyEmbedding(Int(token), to: residual.pointer + row * width)
+        for (row, token) in tokens.enumerated() {
+            let target = residual.pointer + row * width
+            if token >= 0 && Int(token) < configuration.vocabularySize {
+                model.copyEmbedding(Int(token), to: target)
+            } else {
+                // Known to adapters alone, which write it; nothing of another step may stay.
+                target.update(repeating: 0, count: width)
+            }
         }
         adapters.embed(tokens, residual.pointer)
     }

@@ -221,7 +221,7 @@ struct ServeAssembly {
         ) { folder in
             do throws(AdapterError) {
                 return try AdapterCompiler.inspect(
-                    directory: folder, configuration: configuration, format: format)
+                    directory: folder, model: model, format: format)
             } catch {
                 throw RegistryError(
                     error.kind == .unsupported ? .unsupported : .invalid, error.message)

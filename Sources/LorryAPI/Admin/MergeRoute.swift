@@ -41,7 +41,7 @@ struct MergeRequest {
         }
         options.density = try fields.finite("density")
         options.svdRank = try fields.integer(
-            "svd_rank", in: 1...Int(Int32.max), "at least 1")
+            "svd_rank", in: 1...Int(Int32.max), "between 1 and \(Int32.max)")
         options.svdClamp = try fields.finite("svd_clamp")
         // Both give the same parts; drivers are those of GPUs.
         _ = try fields.bool("svd_full_matrices")
@@ -88,7 +88,10 @@ extension APIServices {
         }
         let merge: AdapterMerge
         do {
-            merge = try combinations.merge(inputs, wanted.options)
+            let makeMerge = combinations.merge
+            merge = try await onDispatch {
+                Result { try makeMerge(inputs, wanted.options) }
+            }.get()
         } catch {
             throw Self.refusal(of: error)
         }

@@ -22,7 +22,14 @@ struct GenerationPlan: Sendable {
     ///
     /// - Throws: `APIError` 400 where a prompt is empty or does not fit the context.
     func requests(contextLength: Int) throws(APIError) -> [GenerationRequest] {
-        let contextLength = contextLength - (model.adapter?.virtualTokenCount ?? 0)
+        let virtualCount = model.adapter?.virtualTokenCount ?? 0
+        guard virtualCount < contextLength else {
+            throw .invalid(
+                "model",
+                "'\(model.name)' has \(virtualCount) tokens of its own before every prompt, which "
+                    + "fill the context of \(contextLength).")
+        }
+        let contextLength = contextLength - virtualCount
         var requests: [GenerationRequest] = []
         for (promptIndex, prompt) in prompts.enumerated() {
             let maximum = try maximumTokenCount(prompt.tokens.count, contextLength)

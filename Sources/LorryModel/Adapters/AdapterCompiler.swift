@@ -48,6 +48,21 @@ public enum AdapterCompiler {
         return plan.description
     }
 
+    /// The same, and makes the program of an adapter whose operands are computed, so that numbers
+    /// that do not do are found: indices outside of a matrix, a matrix without inverse.
+    public static func inspect(
+        directory: URL, model: DecoderModel, format: OperandFormat
+    ) throws(AdapterError) -> AdapterDescription {
+        let files = try AdapterFiles(directory: directory)
+        let source = try AdapterSource(files)
+        let plan = try plan(source, model.configuration, format)
+        try source.checkElements()
+        if plan.computes {
+            _ = try plan.program(reading: [try files.weights.get().bytes], model: model)
+        }
+        return plan.description
+    }
+
     /// Why the adapter cannot run on a base model, by its configuration and its tensors' names and
     /// shapes alone; nil where it can.
     public static func misfit(
@@ -84,8 +99,24 @@ public enum AdapterCompiler {
         _ source: AdapterSource, _ configuration: ModelConfiguration, _ format: OperandFormat
     ) throws(AdapterError) -> AdapterPlan {
         let (builder, method) = try operations(of: source, configuration)
+        guard builder.largestComputation <= maximumComputedCount else {
+            throw AdapterError(
+                .unsupported,
+                "\(AdapterSource.weightsFile): \(builder.largestComputation) numbers would be in "
+                    + "memory at once to load it, at most \(maximumComputedCount) may be")
+        }
+        guard builder.virtualTokenCount < configuration.maximumPositions else {
+            throw AdapterError(
+                .invalid,
+                "\(AdapterSource.weightsFile): has \(builder.virtualTokenCount) virtual tokens, the "
+                    + "base's context has \(configuration.maximumPositions) positions")
+        }
         return builder.plan(method: method, format: format)
     }
+
+    /// Numbers that a load may compute at once: 2 GiB of them, the size of a large layer's factors
+    /// of full rank.
+    private static let maximumComputedCount = 1 << 29
 
     /// What an adapter does, with its method's common name.
     static func operations(

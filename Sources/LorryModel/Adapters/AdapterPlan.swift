@@ -44,6 +44,26 @@ struct AdapterPlan: Sendable {
     let operations: AdapterOperations
     let copies: [Copy]
 
+    /// Whether some operands are more than copies.
+    var computes: Bool {
+        copies.contains { copy in
+            switch copy.content {
+            case .down(let parts, _, _): parts.contains { $0.0.isDerived }
+            case .up(let operand, _, _), .dense(let operand, _, _), .vector(let operand),
+                .narrowed(let operand):
+                operand.isDerived
+            case .bias(let biases, _):
+                biases.contains { bias in
+                    switch bias {
+                    case .added(let operand, _), .replacing(let operand): operand.isDerived
+                    }
+                }
+            case .sparse: true
+            case .indices: false
+            }
+        }
+    }
+
     /// Reads, converts, computes and lays out the operands.
     ///
     /// - Parameters:

@@ -85,6 +85,8 @@ public struct AdapterProgramBuilder: Sendable {
 
     public let configuration: ModelConfiguration
     private(set) var operations: [BaseModule: LinearOperations] = [:]
+    /// The most numbers that are computed at once when the program is made.
+    private(set) var largestComputation = 0
     private(set) var groupInputSteps: [GroupPlace: [InputStep]] = [:]
     private(set) var norms: [BaseModule.NormSite: Operand] = [:]
     /// Whole tables of the adapter's own: of embedding and head.
@@ -105,6 +107,11 @@ public struct AdapterProgramBuilder: Sendable {
 
     public init(configuration: ModelConfiguration) { self.configuration = configuration }
 
+    /// Notes that so many numbers will be in memory at once while the program is made.
+    mutating func noteComputation(of count: Int) {
+        largestComputation = max(largestComputation, count)
+    }
+
     // MARK: - Linear layers and the head
 
     /// Adds `y ← y + scale · up (down x)`. Of a rank beyond what factors may have it is laid out as
@@ -118,6 +125,7 @@ public struct AdapterProgramBuilder: Sendable {
     ) {
         let (outFeatures, inFeatures) = dimensions(of: module)
         precondition(down.count == rank * inFeatures && up.count == outFeatures * rank)
+        noteComputation(of: down.count + up.count)
         guard rank <= ExpandFactor.maximumRank else {
             let product = Operand.derived(count: outFeatures * inFeatures) {
                 reader throws(AdapterError) in

@@ -47,6 +47,8 @@ public enum Operand: Sendable {
         }
     }
 
+    var isDerived: Bool { if case .derived = self { true } else { false } }
+
     /// Square blocks without their diagonal of ones, which narrower formats hold more exactly.
     func subtractingIdentity(blockSize: Int) -> Operand {
         .derived(count: count) { reader throws(AdapterError) in

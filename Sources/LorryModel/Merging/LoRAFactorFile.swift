@@ -13,7 +13,7 @@ struct LoRAFactorFile: Sendable {
     let name: String
     let weight: Double
     let factors: [BaseModule: Factors]
-    /// The largest that the configuration names.
+    /// The largest of the factors'.
     let rank: Int
     let baseModelName: String?
     private let files: AdapterFiles
@@ -35,7 +35,7 @@ struct LoRAFactorFile: Sendable {
                         + "biases, magnitudes or modules saved whole")
             }
             factors = try Self.factors(source, operations)
-            rank = try Self.rank(source)
+            rank = factors.values.map(\.rank).max() ?? 0
             baseModelName = try source.string("base_model_name_or_path")
         } catch {
             throw AdapterError(error.kind, "\(input.name): \(error.message)")
@@ -59,11 +59,6 @@ struct LoRAFactorFile: Sendable {
                 scale: scale)
         }
         return factors
-    }
-
-    private static func rank(_ source: AdapterSource) throws(AdapterError) -> Int {
-        let pattern = source.present("rank_pattern")?.objectValue?.members ?? []
-        return pattern.compactMap(\.value.integerValue).reduce(try source.integer("r") ?? 8, max)
     }
 
     /// A module's tensors as peft names them.

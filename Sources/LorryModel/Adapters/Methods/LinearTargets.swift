@@ -53,6 +53,7 @@ extension AdapterProgramBuilder {
         guard rank * (outFeatures + inFeatures) >= outFeatures * inFeatures else {
             return addLowRank(at: module, rank: rank, down: down, up: up, scale: scale)
         }
+        noteComputation(of: down.count + up.count)
         addDense(
             at: module,
             matrix: .derived(count: outFeatures * inFeatures) { reader throws(AdapterError) in

@@ -42,7 +42,8 @@ struct LoRAMethod: PEFTMethod {
         try options.bias.add(adapted: targets, from: &tensors, to: &builder)
         try tensors.requireEmpty()
         builder.invocationTokens = try invocationTokens(
-            source, replacesBias: builder.operations.values.contains(where: \.replacesBias))
+            source, replacesBias: builder.operations.values.contains(where: \.replacesBias),
+            hasTables: !builder.tables.isEmpty || !builder.tableRows.isEmpty)
         return name(options, builder)
     }
 
@@ -287,7 +288,7 @@ struct LoRAMethod: PEFTMethod {
 
     /// aLoRA (arXiv 2504.12397): the adapter acts from these tokens on.
     private func invocationTokens(
-        _ source: AdapterSource, replacesBias: Bool
+        _ source: AdapterSource, replacesBias: Bool, hasTables: Bool
     ) throws(AdapterError) -> [Int32]? {
         let field = "alora_invocation_tokens"
         guard let value = source.present(field), !value.isNeutral else { return nil }
@@ -299,6 +300,12 @@ struct LoRAMethod: PEFTMethod {
                     "acts before \(field) too, and on prompts without them, which is not "
                         + "supported")
             }
+        }
+        guard !hasTables else {
+            throw AdapterError(
+                .unsupported,
+                "\(AdapterSource.weightsFile): a saved embedding or head acts before \(field) too, "
+                    + "which is not supported")
         }
         guard !replacesBias else {
             throw source.unsupported(

@@ -54,6 +54,8 @@ enum SingularParts {
         from builder: inout AdapterProgramBuilder
     ) {
         let (outFeatures, inFeatures) = builder.dimensions(of: module)
+        // There are no more parts than the weight has rows or columns.
+        let rank = min(rank, outFeatures, inFeatures)
         let weight = builder.weight(of: module)
         let parts = SharedOperands(
             key: "orthogonal parts of \(module.path)",

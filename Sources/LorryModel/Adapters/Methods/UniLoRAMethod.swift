@@ -100,6 +100,7 @@ struct UniLoRAMethod: PEFTMethod {
         let counts = dimensions.flatMap { [rank * $0.inFeatures, $0.outFeatures * rank] }
         let seed = UInt64(try source.seed("proj_seed", default: 42))
         let total = counts.reduce(0, +)
+        builder.noteComputation(of: 2 * total)
         guard total < Int32.max, theta.count < Int32.max else {
             throw source.unsupported("r", "asks for more numbers than are drawn alike")
         }
