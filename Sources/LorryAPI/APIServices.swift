@@ -32,7 +32,7 @@ public struct APIServices: Sendable {
     public var combinations = AdapterCombinations()
     public let text: TextCodec
     /// Nil where no keys are configured: then everyone may do everything.
-    public let keys: APIKeys?
+    public let keys: KeyRing?
     public let metrics: ServerMetrics
     public let readiness: Readiness
     public var limits = APILimits()
@@ -41,14 +41,18 @@ public struct APIServices: Sendable {
 
     let adapterTexts: AdapterTextCache
     let sumSizes = SumSizes()
-    let usage = KeyUsage()
+    public package(set) var admission: AdmissionLimits
+    public let usage: UsageLedger
 
-    /// - Parameter tokenizerFile: the base model's tokenizer.json, to recognise unchanged copies
-    ///   that adapters bring along.
+    /// - Parameters:
+    ///   - tokenizerFile: the base model's tokenizer.json, to recognise unchanged copies that
+    ///     adapters bring along.
+    ///   - clock: the time that limits and usage go by.
     public init(
         card: ModelCard, version: String, engine: any GenerationService,
-        registry: AdapterRegistry, text: TextCodec, tokenizerFile: URL?, keys: APIKeys?,
+        registry: AdapterRegistry, text: TextCodec, tokenizerFile: URL?, keys: KeyRing?,
         metrics: ServerMetrics, readiness: Readiness,
+        clock: @escaping @Sendable () -> Moment = { .now },
         loadAdapter: @escaping @Sendable (AdapterLease, _ task: Int) throws -> AdapterProgram
     ) {
         self.card = card
@@ -60,6 +64,8 @@ public struct APIServices: Sendable {
         self.metrics = metrics
         self.readiness = readiness
         self.loadAdapter = loadAdapter
+        admission = AdmissionLimits(clock: clock)
+        usage = UsageLedger(registry: registry, clock: clock)
         adapterTexts = AdapterTextCache(base: text, baseTokenizerFile: tokenizerFile)
     }
 }

@@ -27,6 +27,9 @@ public struct ServeConfiguration: Sendable, Equatable {
     public var stateDirectory: String
     public var host = "127.0.0.1"
     public var port = 8080
+    public var adminHost = "127.0.0.1"
+    /// Nil: administration is on `port`.
+    public var adminPort: Int?
     /// Both or neither.
     public var tlsCertificate: String?
     public var tlsKey: String?
@@ -82,6 +85,14 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.allowedAdapterRoots = try source.list(.allowedAdapterRoot)
         result.host = try source.text(.host) ?? result.host
         result.port = try source.number(.port, 0...65535) ?? result.port
+        result.adminPort = try source.number(.adminPort, 0...65535)
+        if let host = try source.text(.adminHost) {
+            guard result.adminPort != nil else {
+                throw ConfigurationError(
+                    "\(ServeSetting.adminHost.flag) needs \(ServeSetting.adminPort.flag)")
+            }
+            result.adminHost = host
+        }
         result.tlsCertificate = try source.text(.tlsCertificate)
         result.tlsKey = try source.text(.tlsKey)
         result.weights = try source.choice(.weights)
@@ -117,12 +128,23 @@ public struct ServeConfiguration: Sendable, Equatable {
                 tlsKey == nil ? (.tlsCertificate, .tlsKey) : (.tlsKey, .tlsCertificate)
             throw ConfigurationError("\(given.flag) needs \(missing.flag)")
         }
-        if apiKeys == nil, !allowUnauthenticated, !Self.isLoopback(host) {
+        if let adminPort, adminPort != 0, adminPort == port, adminHost == host {
             throw ConfigurationError(
-                "\(ServeSetting.host.flag) '\(host)' is reachable from other machines: give "
-                    + "\(ServeSetting.apiKeys.flag) FILE, or "
-                    + "\(ServeSetting.allowUnauthenticated.flag) if that is wanted")
+                "\(ServeSetting.adminPort.flag) \(adminPort) is \(ServeSetting.port.flag)'s")
         }
+        try checkReach(of: host, .host)
+        if adminPort != nil { try checkReach(of: adminHost, .adminHost) }
+    }
+
+    /// Without keys only this machine may reach the server.
+    private func checkReach(
+        of host: String, _ setting: ServeSetting
+    ) throws(ConfigurationError) {
+        guard apiKeys == nil, !allowUnauthenticated, !Self.isLoopback(host) else { return }
+        throw ConfigurationError(
+            "\(setting.flag) '\(host)' is reachable from other machines: give "
+                + "\(ServeSetting.apiKeys.flag) FILE, or "
+                + "\(ServeSetting.allowUnauthenticated.flag) if that is wanted")
     }
 
     /// Names and addresses that only this machine reaches. A name is not looked up, since its

@@ -9,6 +9,8 @@ public enum ServeSetting: String, CaseIterable, Sendable {
     case stateDirectory = "state-dir"
     case host
     case port
+    case adminHost = "admin-host"
+    case adminPort = "admin-port"
     case tlsCertificate = "tls-cert"
     case tlsKey = "tls-key"
     case weights
@@ -54,6 +56,9 @@ public enum ServeSetting: String, CaseIterable, Sendable {
             "Registry database and adapter store. (default: $XDG_STATE_HOME/lorry or ~/.local/state/lorry)"
         case .host: "Address to listen on. (default: 127.0.0.1)"
         case .port: "Port to listen on; 0 chooses a free one. (default: 8080)"
+        case .adminHost: "Address of --admin-port. (default: 127.0.0.1)"
+        case .adminPort:
+            "Port of its own for administration and metrics, which --port then does not answer; 0 chooses a free one."
         case .tlsCertificate: "Certificate chain in PEM format; needs --tls-key."
         case .tlsKey: "Private key in PEM format; needs --tls-cert."
         case .weights:

@@ -119,6 +119,8 @@ package struct StoredVersion: Sendable, Equatable {
 public struct RegistryEvent: Sendable, Codable, Equatable {
     public enum Action: String, Sendable, Codable, CaseIterable {
         case add, remove, pin, unpin, disable, enable, rollback, damage
+        /// The file of API keys was read again; concerns no adapter.
+        case keys
     }
 
     /// Rises by one per event, without gaps; a reader of the live stream sees by it that it missed some.

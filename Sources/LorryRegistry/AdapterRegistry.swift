@@ -140,6 +140,8 @@ public struct ListQuery: Sendable {
     /// Nil for all versions; else only adapters whose current one is among these.
     public var versions: Set<String>?
     public var namePrefix: String?
+    /// Nil for all names.
+    public var names: Set<String>?
     /// Where the page before ended.
     public var after: AdapterKey?
     public var limit = 1000
@@ -148,7 +150,7 @@ public struct ListQuery: Sendable {
 
     func mayHold(_ key: AdapterKey) -> Bool {
         (tenants?.contains(key.tenant) ?? true) && (namePrefix.map(key.name.hasPrefix) ?? true)
-            && (after.map { $0 < key } ?? true)
+            && (names?.contains(key.name) ?? true) && (after.map { $0 < key } ?? true)
     }
 
     func matches(_ record: AdapterRecord) -> Bool {

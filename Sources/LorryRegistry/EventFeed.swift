@@ -7,6 +7,8 @@ public struct EventQuery: Sendable {
     /// Only ids below this one.
     public var before: Int64?
     public var tenant: String?
+    /// Only events of adapters with these names; nil: of all, and those that concern none.
+    public var names: Set<String>?
     public var limit = 100
     public var newestFirst = false
 

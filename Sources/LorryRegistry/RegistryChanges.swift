@@ -2,6 +2,9 @@ import Foundation
 
 /// Changes. Each is on disk when its call returns; `actor` is who the audit log will name.
 extension AdapterRegistry {
+    /// What an upload is held to where nothing else is said.
+    public var uploadLimits: UploadLimits { core.configuration.limits }
+
     /// Opens an upload; feed it, then `add` it.
     /// - Throws: `busy` if too many are open, `storage` if the disk fails.
     public func makeUpload(limits: UploadLimits? = nil) throws(RegistryError) -> AdapterUpload {
@@ -19,19 +22,22 @@ extension AdapterRegistry {
     ///
     /// A disabled or pinned name stays so. The upload is over afterwards, also after an error.
     /// - Throws: `invalid`, `unsupported`, `tooLarge` for the content or name;
-    ///   `preconditionFailed`; `storage`.
+    ///   `preconditionFailed`; `overAllowance` where the tenant would have more than that; `storage`.
     public func add(
         name: String, tenant: String = AdapterKey.sharedTenant, from upload: AdapterUpload,
-        expecting: Precondition = .none, actor: String
+        expecting: Precondition = .none, allowance: TenantAllowance = .unlimited, actor: String
     ) async throws(RegistryError) -> AddOutcome {
         let key = AdapterKey(name: name, tenant: tenant)
         do throws(RegistryError) {
             try checkNew(key)
+            try checkRoom(name: name, tenant: tenant, allowance: allowance)
             // Asked again at the commit; here it saves the inspection of what cannot pass.
             try expecting.check(core.withContents { $0.names[key]?.current.version }, of: key)
             let staged = try await upload.seal(inspect: core.inspect)
             let outcomes = try await writer.add([
-                Addition(key: key, staged: staged, expecting: expecting, actor: actor)
+                Addition(
+                    key: key, staged: staged, expecting: expecting, allowance: allowance,
+                    actor: actor)
             ])
             await upload.markSpent()
             guard let outcome = outcomes.first else { throw .noAdapter(key) }
@@ -106,6 +112,14 @@ extension AdapterRegistry {
         try await writer.update(
             AdapterKey(name: name, tenant: tenant), action: .enable, actor: actor
         ) { $0.isDisabled = false }
+    }
+
+    /// Notes in the audit log what was done to the server rather than to an adapter.
+    public func note(
+        _ action: RegistryEvent.Action, detail: String,
+        tenant: String = AdapterKey.sharedTenant, actor: String
+    ) async throws(RegistryError) {
+        try await writer.note(.init(actor: actor, action: action, detail: detail), tenant: tenant)
     }
 
     func checkNew(_ key: AdapterKey) throws(RegistryError) {

@@ -79,6 +79,8 @@ struct RegistryContents: Sendable {
     /// Why whole versions do not fit the base model.
     var misfits: [AdapterVersionID: String] = [:]
     private var leaseCounts: [AdapterVersionID: Int] = [:]
+    /// What each tenant has; only those that have something.
+    private(set) var holdings: [String: TenantHoldings] = [:]
     /// Versions without a row whose files wait for their last lease.
     private var lingering: Set<AdapterVersionID> = []
 
@@ -165,5 +167,8 @@ struct RegistryContents: Sendable {
             references[past.version] = count == 0 ? nil : count
         }
         names[key] = after
+        var held = holdings[key.tenant] ?? TenantHoldings()
+        held.replace(before, with: after) { versions[$0]?.storedByteCount ?? 0 }
+        holdings[key.tenant] = held.adapterCount == 0 ? nil : held
     }
 }

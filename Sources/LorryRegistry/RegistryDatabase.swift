@@ -109,11 +109,13 @@ final class RegistryDatabase: Sendable {
                     sql: """
                         SELECT * FROM events WHERE id > :after AND id < :before
                         AND (:tenant IS NULL OR tenant = :tenant)
+                        AND (:names IS NULL OR name IN (SELECT value FROM json_each(:names)))
                         ORDER BY id \(query.newestFirst ? "DESC" : "ASC") LIMIT :limit
                         """,
                     arguments: [
                         "after": query.after, "before": query.before ?? .max,
-                        "tenant": query.tenant, "limit": max(0, query.limit),
+                        "tenant": query.tenant, "names": try query.names.map(Self.list),
+                        "limit": max(0, query.limit),
                     ]
                 ).map(Self.event)
             }
@@ -188,6 +190,30 @@ final class RegistryDatabase: Sendable {
         return RegistryEvent(
             id: db.lastInsertedRowID, time: time, actor: audit.actor, tenant: key.tenant,
             action: audit.action, name: key.name, version: audit.version, detail: audit.detail)
+    }
+}
+
+/// For the tables that other files read and write.
+extension RegistryDatabase {
+    /// Runs `body` in one transaction; what it wrote is on disk when this returns.
+    func transaction<Result>(_ body: (Database) throws -> Result) throws -> Result {
+        do { return try pool.write(body) } catch { throw Self.translated(error, path) }
+    }
+
+    func reading<Result: Sendable>(
+        _ body: @escaping @Sendable (Database) throws -> Result
+    ) async throws -> Result {
+        do { return try await pool.read(body) } catch { throw Self.translated(error, path) }
+    }
+
+    /// Writes an audit entry alone.
+    func append(_ audit: RegistryChange.Audit, _ key: AdapterKey) throws -> RegistryEvent {
+        try transaction { try Self.write(audit, key, $0) }
+    }
+
+    /// A list of texts as an argument for SQLite's `json_each`.
+    static func list(_ texts: Set<String>) throws -> String {
+        String(decoding: try JSONEncoder().encode(texts.sorted()), as: UTF8.self)
     }
 }
 
@@ -268,7 +294,7 @@ extension RegistryDatabase {
 
 extension Row {
     /// A column's value; an error rather than a trap when a damaged database holds something else.
-    fileprivate func value<Value: DatabaseValueConvertible>(of column: String) throws -> Value {
+    func value<Value: DatabaseValueConvertible>(of column: String) throws -> Value {
         guard hasColumn(column), let value = Value.fromDatabaseValue(self[column]) else {
             throw DatabaseError(
                 resultCode: .SQLITE_CORRUPT, message: "column \(column) holds a wrong value")

@@ -9,6 +9,8 @@ public struct RegistryError: Error, Sendable, Equatable, CustomStringConvertible
         case unsupported
         /// Over a limit on size, count or expansion.
         case tooLarge
+        /// More than the tenant may keep.
+        case overAllowance
         case notFound
         /// The adapter exists but an operator has switched it off.
         case disabled

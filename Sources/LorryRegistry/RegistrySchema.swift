@@ -12,6 +12,7 @@ enum RegistrySchema {
             try db.execute(
                 sql: "ALTER TABLE versions ADD COLUMN traits TEXT NOT NULL DEFAULT '{}'")
         }
+        migrator.registerMigration("4 usage") { db in try db.execute(sql: usage) }
         return migrator
     }
 
@@ -62,5 +63,20 @@ enum RegistrySchema {
             BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
         CREATE TRIGGER eventsAreNotRemoved BEFORE DELETE ON events
             BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+        """
+
+    /// `day` is a day of UTC as `2026-11-21`; `adapter` is empty for the base model.
+    private static let usage = """
+        CREATE TABLE usage (
+            day TEXT NOT NULL,
+            tenant TEXT NOT NULL,
+            keyID TEXT NOT NULL,
+            adapter TEXT NOT NULL,
+            requests INTEGER NOT NULL,
+            promptTokens INTEGER NOT NULL,
+            completionTokens INTEGER NOT NULL,
+            cachedTokens INTEGER NOT NULL,
+            PRIMARY KEY (day, tenant, keyID, adapter)
+        ) STRICT, WITHOUT ROWID;
         """
 }

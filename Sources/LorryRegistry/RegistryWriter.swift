@@ -5,13 +5,14 @@ struct Addition: Sendable {
     let key: AdapterKey
     let staged: StagedVersion
     var expecting = Precondition.none
+    var allowance = TenantAllowance.unlimited
     let actor: String
 }
 
 /// Makes all changes, one after another on the registry's queue: store first, then rows, then
 /// memory. No method awaits anything, so each is one unbroken turn.
 actor RegistryWriter {
-    private let core: RegistryCore
+    let core: RegistryCore
 
     nonisolated var unownedExecutor: UnownedSerialExecutor {
         core.changes.asUnownedSerialExecutor()
@@ -30,6 +31,7 @@ actor RegistryWriter {
             for addition in additions {
                 let current = core.withContents { $0.names[addition.key]?.current.version }
                 try addition.expecting.check(current, of: addition.key)
+                try checkAllowance(of: addition)
             }
             let moved = try install(additions.map(\.staged))
             do {
@@ -38,6 +40,31 @@ actor RegistryWriter {
                 for version in moved { core.throwAway(version) }
                 throw error
             }
+        }
+    }
+
+    /// Asked in the turn that makes the change, so that no two uploads share the last room.
+    private func checkAllowance(of addition: Addition) throws(RegistryError) {
+        guard addition.allowance != .unlimited else { return }
+        let staged = addition.staged
+        let (before, holdings) = core.withContents {
+            ($0.names[addition.key], $0.holdings[addition.key.tenant])
+        }
+        var after =
+            before ?? NameEntry(key: addition.key, version: staged.id, created: .distantPast)
+        after.activate(
+            staged.id, created: .distantPast, keeping: core.configuration.maxVersionsPerName)
+        // Any version but the new one is held already, so its size is known.
+        try (holdings ?? TenantHoldings()).check(
+            before, with: after,
+            byteCount: { _ in staged.files.reduce(0) { $0 + $1.byteCount } }, addition.allowance)
+    }
+
+    /// Writes an audit entry that concerns no adapter.
+    func note(_ audit: RegistryChange.Audit, tenant: String) throws(RegistryError) {
+        try turn {
+            let key = AdapterKey(name: "", tenant: tenant)
+            core.feed.publish([try core.database.append(audit, key)])
         }
     }
 
@@ -233,8 +260,11 @@ extension RegistryWriter {
 }
 
 extension RegistryError {
-    static func noAdapter(_ key: AdapterKey) -> RegistryError {
-        RegistryError(.notFound, "there is no adapter \(quoted(key.name))")
+    static func noAdapter(_ key: AdapterKey) -> RegistryError { noAdapter(named: key.name) }
+
+    /// What is said of a name that there is not, and of one that somebody may not know of.
+    public static func noAdapter(named name: String) -> RegistryError {
+        RegistryError(.notFound, "there is no adapter \(quoted(name))")
     }
 }
 

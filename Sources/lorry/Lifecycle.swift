@@ -1,3 +1,4 @@
+import Logging
 import LorryAPI
 import LorryEngine
 import LorryRegistry
@@ -21,6 +22,21 @@ struct EngineLifecycle: Service {
         try? await gracefulShutdown()
         // The connections have drained: whoever still generates has no reader.
         await engine.shutdown(drainDeadline: .seconds(1))
+    }
+}
+
+/// Writes down what was used, every few seconds and when all requests have ended.
+struct UsageService: Service {
+    let usage: UsageLedger
+    let logger: Logger
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown { await usage.run(log: logger) }
+        do {
+            try await usage.flush()
+        } catch {
+            logger.error("the last usage could not be written", metadata: ["reason": "\(error)"])
+        }
     }
 }
 

@@ -1,5 +1,4 @@
 import Foundation
-import Hummingbird
 import Logging
 import LorryAPI
 import LorryConfiguration
@@ -11,7 +10,6 @@ import LorryRegistry
 import LorryTensor
 import LorryText
 import Metrics
-import NIOCore
 import ServiceLifecycle
 import UnixSignals
 
@@ -49,7 +47,8 @@ struct ServeAssembly {
 
     /// Serves until the process is told to stop.
     func run() async throws {
-        let keys = try apiKeys()
+        let keyFile = try apiKeys()
+        let keys = keyFile?.keys
         let workers = try makeWorkers()
         let model = try loadModel(workers)
         let text = TextCodec(tokenizer: try loadTokenizer(for: model))
@@ -65,7 +64,7 @@ struct ServeAssembly {
             card: ModelCard(name: modelName), version: lorryVersion,
             engine: EngineService(engine), registry: registry, text: text,
             tokenizerFile: modelDirectory.appending(path: "tokenizer.json"),
-            keys: keys, metrics: metrics, readiness: readiness
+            keys: keys.map { KeyRing($0) }, metrics: metrics, readiness: readiness
         ) { lease, task in
             if lease.checksums == nil, let problem = lease.contentProblem() {
                 throw AdapterError(.damaged, problem)
@@ -80,7 +79,8 @@ struct ServeAssembly {
             to: metrics.registry, modelName: modelName,
             blockTokenCount: KVLayout.blockSize, statistics: engine.statistics)
         preloadPinned(services)
-        try await serve(services, engine, readiness)
+        try await services.usage.restore(services.admission)
+        try await serve(services, engine, readiness, keyFile)
     }
 
     private func combinations(
@@ -117,12 +117,17 @@ struct ServeAssembly {
         return format
     }
 
-    private func apiKeys() throws -> APIKeys? {
+    private func apiKeys() throws -> KeyFile? {
         guard let path = settings.apiKeys else { return nil }
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw StartError("--api-keys: \(path) cannot be read")
+        // Until the server is ready a hangup shall not end it; what changes by then is read then.
+        signal(SIGHUP, SIG_IGN)
+        do {
+            let file = try KeyFile(path: path)
+            for warning in file.warnings { logger.warning("\(warning)") }
+            return file
+        } catch {
+            throw StartError("\(ServeSetting.apiKeys.flag): \(error)")
         }
-        return try APIKeys(yaml: String(decoding: data, as: UTF8.self))
     }
 
     private func makeWorkers() throws -> WorkerPool {
@@ -280,47 +285,28 @@ struct ServeAssembly {
     // MARK: - Serving
 
     private func serve(
-        _ services: APIServices, _ engine: Engine, _ readiness: Readiness
+        _ services: APIServices, _ engine: Engine, _ readiness: Readiness, _ keyFile: KeyFile?
     ) async throws {
-        var http = HTTPServerConfiguration()
-        http.host = settings.host
-        http.port = settings.port
-        if let certificate = settings.tlsCertificate, let key = settings.tlsKey {
-            http.tls = TLSFiles(certificateChain: certificate, privateKey: key)
-        }
-        http.drainTimeout = settings.drainTimeout
-        let limits = services.limits
-        http.bodyLimit = { limits.bodyByteCount(for: $0) }
-        let scheme = http.tls == nil ? "http" : "https"
-        let server = HTTPServer(
-            responder: APIRouter.responder(services), configuration: http, logger: logger
-        ) { address in
+        let listeners = Listeners(settings: settings, services: services, logger: logger) {
             readiness.advance(to: .ready)
             weightCache?.start()
-            Self.announce("\(scheme)://\(Self.hostAndPort(address))")
         }
         // Stopped in reverse: not ready any more, then the connections, the engine, the registry.
         var parts: [any Service] = [
-            RegistryService(registry: services.registry), EngineLifecycle(engine: engine), server,
-            ReadinessService(readiness: readiness),
+            RegistryService(registry: services.registry),
+            UsageService(usage: services.usage, logger: logger), EngineLifecycle(engine: engine),
+            listeners, ReadinessService(readiness: readiness),
         ]
         if let weightCache { parts.append(weightCache) }
+        if let keyFile {
+            parts.append(KeyFileService(file: keyFile, services: services, logger: logger))
+        }
         let group = ServiceGroup(
             configuration: .init(
                 services: parts.map { .init(service: $0) },
                 gracefulShutdownSignals: [.sigterm, .sigint],
                 logger: logger))
         try await group.run()
-    }
-
-    private static func hostAndPort(_ address: SocketAddress) -> String {
-        let host = address.ipAddress ?? "localhost"
-        return (host.contains(":") ? "[\(host)]" : host) + ":\(address.port ?? 0)"
-    }
-
-    /// The one line on standard output, for people and for scripts that wait for it.
-    private static func announce(_ url: String) {
-        FileHandle.standardOutput.write(Data("Lorry is ready on \(url)\n".utf8))
     }
 }
 

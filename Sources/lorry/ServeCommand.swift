@@ -23,6 +23,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: Self.help(.stateDirectory)) var stateDir: String?
     @Option(help: Self.help(.host)) var host: String?
     @Option(help: Self.help(.port)) var port: String?
+    @Option(help: Self.help(.adminHost)) var adminHost: String?
+    @Option(help: Self.help(.adminPort)) var adminPort: String?
     @Option(help: Self.help(.tlsCertificate)) var tlsCert: String?
     @Option(help: Self.help(.tlsKey)) var tlsKey: String?
     @Option(help: Self.help(.weights)) var weights: String?
@@ -69,7 +71,8 @@ struct ServeCommand: AsyncParsableCommand {
     private var flags: [ServeSetting: [String]] {
         let values: [ServeSetting: String?] = [
             .model: model, .modelName: modelName, .adapters: adapters, .stateDirectory: stateDir,
-            .host: host, .port: port, .tlsCertificate: tlsCert, .tlsKey: tlsKey,
+            .host: host, .port: port, .adminHost: adminHost, .adminPort: adminPort,
+            .tlsCertificate: tlsCert, .tlsKey: tlsKey,
             .weights: weights, .weightCache: weightCache, .adapterWeights: adapterWeights,
             .kvCache: kvCache, .prefixCache: prefixCache, .threads: threads,
             .memoryBudget: memoryBudget,

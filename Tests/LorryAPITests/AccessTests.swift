@@ -34,43 +34,6 @@ import Testing
         try TestServer(FakeEngine(saying: "x"), keys: APIKeys(yaml: Self.yaml))
     }
 
-    /// Every route with the role that it asks for; nil for those that ask for none.
-    static let routes: [(HTTPRequest.Method, String, String?)] = [
-        (.get, "/health", nil), (.get, "/health/live", nil), (.get, "/health/ready", nil),
-        (.get, "/health/startup", nil), (.get, "/ping", nil), (.get, "/version", nil),
-        (.get, "/metrics", "metrics-key"),
-        (.get, "/v1/models", "inference-key"), (.get, "/v1/models/x", "inference-key"),
-        (.post, "/v1/completions", "inference-key"),
-        (.post, "/v1/chat/completions", "inference-key"), (.post, "/tokenize", "inference-key"),
-        (.post, "/detokenize", "inference-key"), (.get, "/lora-adapters", "inference-key"),
-        (.get, "/admin/adapters", "admin-secret"), (.put, "/admin/adapters/x", "admin-secret"),
-        (.get, "/admin/adapters/x", "admin-secret"), (.delete, "/admin/adapters/x", "admin-secret"),
-        (.get, "/admin/adapters/x/versions", "admin-secret"),
-        (.post, "/admin/adapters/x/pin", "admin-secret"),
-        (.post, "/admin/adapters/x/unpin", "admin-secret"),
-        (.post, "/admin/adapters/x/disable", "admin-secret"),
-        (.post, "/admin/adapters/x/enable", "admin-secret"),
-        (.post, "/admin/adapters/x/rollback", "admin-secret"),
-        (.get, "/admin/events", "admin-secret"), (.post, "/v1/load_lora_adapter", "admin-secret"),
-        (.post, "/v1/unload_lora_adapter", "admin-secret"),
-    ]
-
-    @Test func everyRouteAsksForItsRole() async throws {
-        let server = try server()
-        for (method, path, needed) in Self.routes {
-            for key in [nil, "wrong-key", "inference-key", "admin-secret", "metrics-key"] {
-                let answer = try await server.send(method, path, headers: TestServer.headers(key))
-                let isRefused = answer.status == 401 || answer.status == 403
-                if needed == nil || key == needed {
-                    #expect(!isRefused, "\(method) \(path) with \(key ?? "none")")
-                } else {
-                    let status = key == nil || key == "wrong-key" ? 401 : 403
-                    #expect(answer.status == status, "\(method) \(path) with \(key ?? "none")")
-                }
-            }
-        }
-    }
-
     @Test func otherFormsOfTheKey() async throws {
         let server = try server()
         let name = try #require(HTTPField.Name("x-api-key"))
@@ -141,8 +104,29 @@ import Testing
         ("- {key: longenough, tenant: a, roles: [admin], rolls: 1}", "unknown field 'rolls'"),
         ("- {key: longenough, tenant: a, roles: [admin], weight: 0}", "'weight'"),
         ("- {key: longenough, tenant: a, roles: [admin], weight: heavy}", "'weight'"),
-        ("- {key: longenough, tenant: a, roles: [admin], limits: {x: 1}}", "'limits'"),
-        ("- {key: longenough, tenant: a, roles: [admin], limits: {max_tokens: 0}}", "'limits'"),
+        ("- {key: longenough, tenant: a, roles: [admin], limits: {x: 1}}", "'limits.x'"),
+        (
+            "- {key: longenough, tenant: a, roles: [admin], limits: {max_tokens: 0}}",
+            "'limits.max_tokens'"
+        ),
+        ("- {key: longenough, tenant: a, roles: [admin], limits: 5}", "'limits' must be a mapping"),
+        ("- {key: longenough, tenant: a, roles: [admin], id: 5}", "'id'"),
+        ("- {key: longenough, tenant: a, roles: [admin], id: a/b}", "'id'"),
+        ("- {key: longenough, tenant: a, roles: [admin], expires: soon}", "'expires'"),
+        ("{keys: [{key: longenough, tenant: a, roles: [admin]}], tennants: {}}", "'tennants'"),
+        ("{keys: [{key: longenough, tenant: a, roles: [admin]}], tenants: 1}", "'tenants'"),
+        (
+            "{keys: [{key: longenough, tenant: a, roles: [admin]}], tenants: {a: {rpm: 1}}}",
+            "tenant 'a' of the API keys file: unknown field 'rpm'"
+        ),
+        (
+            "{keys: [{key: longenough, tenant: a, roles: [admin]}], tenants: {a: {max_adapters: -1}}}",
+            "'max_adapters' must be a whole number of at least 0"
+        ),
+        (
+            "[{key: longenough, tenant: a, roles: [admin], id: x}, "
+                + "{key: longenough2, tenant: a, roles: [admin], id: x}]", "'id' x is an earlier"
+        ),
         ("a: [", "not valid YAML"),
     ])
     func badKeyFiles(_ yaml: String, _ words: String) {

@@ -52,9 +52,11 @@ final class TestServer: Sendable {
     let folder: URL
     private let responder: RouterResponder<LorryRequestContext>
 
+    /// - Parameter listener: of which the routes are.
     init(
         _ engine: FakeEngine, keys: APIKeys? = nil, template: String? = TestTokenizer.template,
-        traits: AdapterTraits = AdapterTraits(), change: (inout APIServices) -> Void = { _ in }
+        traits: AdapterTraits = AdapterTraits(), clock: TestClock = TestClock(),
+        listener: Listener = .sole, change: (inout APIServices) -> Void = { _ in }
     ) throws {
         self.engine = engine
         folder = FileManager.default.temporaryDirectory.appendingPathComponent(
@@ -79,10 +81,20 @@ final class TestServer: Sendable {
             card: ModelCard(name: "base", created: Date(timeIntervalSince1970: 1000)),
             version: "1.2.3", engine: engine, registry: registry,
             text: TextCodec(tokenizer: try TestTokenizer.make(template: template)),
-            tokenizerFile: nil, keys: keys, metrics: metrics, readiness: readiness
+            tokenizerFile: nil, keys: keys.map { KeyRing($0, now: { clock.now.date }) },
+            metrics: metrics, readiness: readiness, clock: { clock.now }
         ) { _, task in throw AdapterError(.unreadable, "never loaded here, task \(task)") }
         change(&services)
         self.services = services
+        responder = APIRouter.responder(services, for: listener)
+    }
+
+    /// Other routes over the registry of a server, which has to live as long.
+    init(_ other: TestServer, _ services: APIServices) {
+        engine = other.engine
+        registry = other.registry
+        self.services = services
+        folder = other.folder.appendingPathComponent("none")
         responder = APIRouter.responder(services)
     }
 
@@ -156,6 +168,28 @@ final class TestServer: Sendable {
         return try await registry.add(
             name: name, tenant: tenant, from: upload, actor: "test"
         ).record
+    }
+}
+
+/// The time, or one that stands still until a test moves it.
+final class TestClock: Sendable {
+    private let moment: Mutex<Moment?>
+
+    init() { moment = Mutex(nil) }
+
+    /// Stands still at a time such as `2026-11-21T12:00:00Z`.
+    init(at text: String) throws {
+        let date = try Date(text, strategy: .iso8601)
+        moment = Mutex(Moment(instant: .now, date: date))
+    }
+
+    var now: Moment { moment.withLock { $0 } ?? .now }
+
+    func advance(by seconds: Double) {
+        moment.withLock { moment in
+            moment?.instant += .seconds(seconds)
+            moment?.date += seconds
+        }
     }
 }
 

@@ -47,6 +47,7 @@ import Testing
         let values: [ServeSetting: String] = [
             .model: "/m", .modelName: "n", .adapters: "/a", .strictAdapters: "true",
             .allowedAdapterRoot: "/r", .stateDirectory: "/s", .host: "::1", .port: "1",
+            .adminHost: "127.0.0.9", .adminPort: "2",
             .tlsCertificate: "/c", .tlsKey: "/k", .weights: "int8", .weightCache: "off",
             .adapterWeights: "int8", .kvCache: "bf16", .prefixCache: "off", .threads: "2",
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
@@ -63,6 +64,8 @@ import Testing
         expected.allowedAdapterRoots = ["/r"]
         expected.host = "::1"
         expected.port = 1
+        expected.adminHost = "127.0.0.9"
+        expected.adminPort = 2
         expected.tlsCertificate = "/c"
         expected.tlsKey = "/k"
         expected.weights = .int8
@@ -173,5 +176,18 @@ import Testing
                 "unknown environment variable LORRY_MAX_RUNING; did you mean 'max-running'?",
                 "unknown environment variable LORRY_ZZZ",
             ])
+    }
+
+    @Test func administrationHasAnAddressOfItsOwn() throws {
+        let plain = try resolve([.adminPort: ["9000"]])
+        #expect(plain.adminPort == 9000)
+        #expect(plain.adminHost == "127.0.0.1")
+        #expect(message([.adminHost: ["127.0.0.1"]]) == "--admin-host needs --admin-port")
+        #expect(message([.adminPort: ["8080"]]) == "--admin-port 8080 is --port's")
+        #expect(try resolve([.adminPort: ["8080"], .adminHost: ["127.0.0.2"]]).adminPort == 8080)
+        #expect(try resolve([.adminPort: ["0"], .port: ["0"]]).adminPort == 0)
+        let open: [ServeSetting: [String]] = [.adminPort: ["9000"], .adminHost: ["0.0.0.0"]]
+        #expect(message(open)?.contains("--admin-host '0.0.0.0' is reachable") == true)
+        #expect(try resolve(open.merging([.apiKeys: ["/k"]]) { $1 }).adminHost == "0.0.0.0")
     }
 }

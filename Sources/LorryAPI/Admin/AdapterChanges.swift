@@ -8,11 +8,37 @@ struct AdapterChanges: Sendable {
     let tenant: String
     /// Who the audit log names.
     let actor: String
+    private let principal: Principal
 
     init(_ services: APIServices, for principal: Principal) {
         self.services = services
+        self.principal = principal
         tenant = principal.tenant
-        actor = principal.tenant
+        actor = principal.actor
+    }
+
+    /// - Throws: `notFound`, as for a name that there is not, where the key may not use the adapter.
+    func check(_ name: String) throws(RegistryError) {
+        guard principal.mayUse(adapter: name) else { throw .noAdapter(named: name) }
+    }
+
+    /// What is known of an addition before its first byte is read.
+    ///
+    /// - Throws: `notFound` where the key may not use the name, `overAllowance` where the tenant has
+    ///   as many names as it may have.
+    func checkAddition(_ name: String) throws(RegistryError) {
+        try check(name)
+        try registry.checkRoom(name: name, tenant: tenant, allowance: allowance)
+    }
+
+    private var allowance: TenantAllowance { principal.tenantLimits.adapters }
+
+    /// An upload that is not let grow beyond what the tenant may have at all.
+    func makeUpload() throws(RegistryError) -> AdapterUpload {
+        guard let bound = allowance.storedByteCount else { return try registry.makeUpload() }
+        var limits = registry.uploadLimits
+        limits.maxWeightsByteCount = min(limits.maxWeightsByteCount, bound)
+        return try registry.makeUpload(limits: limits)
     }
 
     private var registry: AdapterRegistry { services.registry }
@@ -20,9 +46,16 @@ struct AdapterChanges: Sendable {
     func add(
         name: String, from upload: AdapterUpload, expecting: Precondition
     ) async throws(RegistryError) -> AddOutcome {
+        do throws(RegistryError) {
+            try checkAddition(name)
+        } catch {
+            await upload.discard()
+            throw error
+        }
         let before = try? registry.record(name: name, tenant: tenant)
         let outcome = try await registry.add(
-            name: name, tenant: tenant, from: upload, expecting: expecting, actor: actor)
+            name: name, tenant: tenant, from: upload, expecting: expecting, allowance: allowance,
+            actor: actor)
         follow(from: before, to: outcome.record)
         return outcome
     }
@@ -30,6 +63,7 @@ struct AdapterChanges: Sendable {
     func remove(
         name: String, expecting: Precondition
     ) async throws(RegistryError) -> AdapterRecord {
+        try check(name)
         let record = try await registry.remove(
             name: name, tenant: tenant, expecting: expecting, actor: actor)
         follow(from: record, to: nil)
@@ -39,6 +73,7 @@ struct AdapterChanges: Sendable {
     func rollBack(
         name: String, to version: String?, expecting: Precondition
     ) async throws(RegistryError) -> AdapterRecord {
+        try check(name)
         let before = try? registry.record(name: name, tenant: tenant)
         let record = try await registry.rollback(
             name: name, tenant: tenant, to: version, expecting: expecting, actor: actor)
@@ -51,6 +86,7 @@ struct AdapterChanges: Sendable {
     }
 
     func apply(_ change: Switch, name: String) async throws(RegistryError) -> AdapterRecord {
+        try check(name)
         let record =
             switch change {
             case .pin: try await registry.pin(name: name, tenant: tenant, actor: actor)

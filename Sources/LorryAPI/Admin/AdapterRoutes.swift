@@ -82,14 +82,16 @@ extension APIServices {
 
     fileprivate func putAdapter(_ call: Call) async throws -> Response {
         let body = try AdapterUploadBody(call.request)
-        let upload = try registry.makeUpload()
+        let changes = AdapterChanges(self, for: call.principal)
+        try changes.checkAddition(call.parameter("name"))
+        let upload = try changes.makeUpload()
         do {
             try await body.write(call.request, to: upload, self)
         } catch {
             await upload.discard()
             throw error
         }
-        let outcome = try await AdapterChanges(self, for: call.principal).add(
+        let outcome = try await changes.add(
             name: call.parameter("name"), from: upload,
             expecting: Precondition(call.request.headers))
         return answer(
@@ -116,6 +118,7 @@ extension APIServices {
         var query = ListQuery()
         let tenant = call.principal.tenant
         query.tenants = tenant == AdapterKey.sharedTenant ? nil : [tenant]
+        query.names = call.principal.allowedAdapters
         query.method = call.query("method")
         query.namePrefix = call.query("prefix")
         if let text = call.query("state") {

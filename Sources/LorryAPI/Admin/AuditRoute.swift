@@ -16,12 +16,22 @@ extension APIServices {
         call.principal.tenant == AdapterKey.sharedTenant ? nil : call.principal.tenant
     }
 
+    /// Events that the key may see: of its tenant, and of the adapters in its list.
+    private func shownEvents(_ call: Call) -> @Sendable (RegistryEvent) -> Bool {
+        let tenant = auditTenant(call)
+        let principal = call.principal
+        return { event in
+            (tenant == nil || event.tenant == tenant) && principal.mayUse(adapter: event.name)
+        }
+    }
+
     fileprivate func listEvents(_ call: Call) async throws -> Response {
         var query = EventQuery()
         query.after = try call.eventID("after") ?? 0
         query.before = try call.eventID("before")
         query.limit = try call.pageLimit(default: 100)
         query.tenant = auditTenant(call)
+        query.names = call.principal.allowedAdapters
         switch call.query("order") {
         case nil, "asc": break
         case "desc": query.newestFirst = true
@@ -36,7 +46,8 @@ extension APIServices {
     fileprivate func streamEvents(_ call: Call) throws(APIError) -> Response {
         var after = try call.eventID("after")
         if let text = call.request.headers[.lastEventID], let id = Int64(text) { after = id }
-        let tenant = auditTenant(call)
+        let isShown = shownEvents(call)
+        let principal = call.principal
         let start = after
         let services = self
         let body = ResponseBody { writer in
@@ -44,15 +55,17 @@ extension APIServices {
             let live = services.registry.eventStream()
             let stream = services.readiness.untilStopping(live)
             var last = start
-            if start != nil { try await services.sendPast(&last, tenant, to: &writer) }
+            if start != nil { try await services.sendPast(&last, isShown, to: &writer) }
             for await event in stream {
+                // A key that has been revoked since hears no more.
+                if let keys = services.keys, !keys.isCurrent(principal) { break }
                 if let known = last, event.id <= known { continue }
                 if let known = last, event.id > known + 1 {
-                    try await services.sendPast(&last, tenant, to: &writer)
+                    try await services.sendPast(&last, isShown, to: &writer)
                     continue
                 }
                 last = event.id
-                if tenant == nil || event.tenant == tenant {
+                if isShown(event) {
                     try await writer.write(EventStream.event(event))
                 }
             }
@@ -63,14 +76,15 @@ extension APIServices {
 
     /// Sends what was stored after `last`, which becomes the newest stored event's id.
     private func sendPast(
-        _ last: inout Int64?, _ tenant: String?, to writer: inout any ResponseBodyWriter
+        _ last: inout Int64?, _ isShown: (RegistryEvent) -> Bool,
+        to writer: inout any ResponseBodyWriter
     ) async throws {
         while true {
             var query = EventQuery()
             query.after = last ?? 0
             query.limit = 500
             let events = try await registry.events(query)
-            for event in events where tenant == nil || event.tenant == tenant {
+            for event in events where isShown(event) {
                 try await writer.write(EventStream.event(event))
             }
             last = events.last?.id ?? last

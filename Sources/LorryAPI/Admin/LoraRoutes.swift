@@ -32,6 +32,8 @@ extension APIServices {
         else {
             throw Self.userError("Both 'lora_name' and 'lora_path' must be provided.")
         }
+        let changes = AdapterChanges(self, for: call.principal)
+        try changes.checkAddition(name)
         let replaces = try fields.bool("load_inplace") ?? false
         let tenant = call.principal.tenant
         let known = try? registry.record(name: name, tenant: tenant)
@@ -43,15 +45,17 @@ extension APIServices {
         guard let folder = try? LocalFolder.resolve(path, below: allowedRoots) else {
             throw APIError(.notFound, "Loading lora \(name) failed: No adapter found for \(path)")
         }
-        let upload = try await stagedFolder(folder)
-        _ = try await AdapterChanges(self, for: call.principal).add(
+        let upload = try await stagedFolder(folder, changes)
+        _ = try await changes.add(
             name: name, from: upload,
             expecting: replaces ? .none : Precondition(ifNoneMatch: .any))
         return .text("Success: LoRA adapter '\(name)' added successfully.")
     }
 
-    private func stagedFolder(_ folder: URL) async throws(RegistryError) -> AdapterUpload {
-        let upload = try registry.makeUpload()
+    private func stagedFolder(
+        _ folder: URL, _ changes: AdapterChanges
+    ) async throws(RegistryError) -> AdapterUpload {
+        let upload = try changes.makeUpload()
         do {
             try await upload.copyFolder(folder)
         } catch {

@@ -79,6 +79,8 @@ extension APIServices {
     func merge(_ call: Call) async throws -> Response {
         let fields = try await call.request.jsonObject(byteLimit: limits.jsonByteCount)
         let wanted = try MergeRequest(fields)
+        let changes = AdapterChanges(self, for: call.principal)
+        try changes.checkAddition(call.parameter("name"))
         let leases = try self.leases(
             wanted.adapters.map(\.adapter), of: "adapters", call.principal)
         let inputs = zip(leases, wanted.adapters).map { lease, adapter in
@@ -95,7 +97,7 @@ extension APIServices {
         } catch {
             throw Self.refusal(of: error)
         }
-        let upload = try registry.makeUpload()
+        let upload = try changes.makeUpload()
         do {
             try await Self.write(merge, to: upload)
         } catch {
@@ -103,7 +105,7 @@ extension APIServices {
             throw Self.refusal(of: error)
         }
         withExtendedLifetime(leases) {}
-        let outcome = try await AdapterChanges(self, for: call.principal).add(
+        let outcome = try await changes.add(
             name: call.parameter("name"), from: upload,
             expecting: Precondition(call.request.headers))
         return answer(outcome.record, status: outcome.created ? .created : .ok)

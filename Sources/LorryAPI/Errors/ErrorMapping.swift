@@ -80,7 +80,7 @@ extension APIError {
             case .unsupported: .unprocessableContent
             case .tooLarge: .contentTooLarge
             case .notFound: .notFound
-            case .disabled: .forbidden
+            case .disabled, .overAllowance: .forbidden
             case .conflict: .conflict
             case .preconditionFailed: .preconditionFailed
             case .busy: .serviceUnavailable

@@ -28,6 +28,7 @@ struct AnswerResponses: Sendable {
     func respond(
         _ running: RunningAnswers, as format: some AnswerFormat
     ) async throws -> Response {
+        account.attach(running.share)
         account.addPrompt(tokenCount: promptTokenCount)
         let clock = ContinuousClock()
         let start = clock.now
@@ -38,11 +39,14 @@ struct AnswerResponses: Sendable {
         return try await whole(running, after: first, format)
     }
 
-    private func headers(contentType: String, timing: String) -> HTTPFields {
-        [
-            .contentType: contentType, .adapterVersion: plan.model.versionHeader,
-            .serverTiming: timing,
-        ]
+    private func headers(
+        _ share: AdmissionShare?, contentType: String, timing: String
+    ) -> HTTPFields {
+        var fields = share?.headers ?? [:]
+        fields[.contentType] = contentType
+        fields[.adapterVersion] = plan.model.versionHeader
+        fields[.serverTiming] = timing
+        return fields
     }
 
     // MARK: Whole answers
@@ -50,9 +54,9 @@ struct AnswerResponses: Sendable {
     private func whole(
         _ running: RunningAnswers, after first: GenerationEvent?, _ format: some AnswerFormat
     ) async throws -> Response {
-        let fields = plan.fields
+        let wanted = plan.fields
         var candidates = [Answer](
-            repeating: Answer(), count: plan.prompts.count * fields.candidateCount)
+            repeating: Answer(), count: plan.prompts.count * wanted.candidateCount)
         var usage = TokenUsage(promptTokenCount: promptTokenCount)
         try await running.forEachDelta(after: first) { index, delta in
             candidates[index].append(delta)
@@ -60,15 +64,16 @@ struct AnswerResponses: Sendable {
             if let finish = delta.finish { usage.add(finish) }
         }
         var answers: [Answer] = []
-        for start in stride(from: 0, to: candidates.count, by: fields.candidateCount) {
-            let group = Array(candidates[start..<start + fields.candidateCount])
+        for start in stride(from: 0, to: candidates.count, by: wanted.candidateCount) {
+            let group = Array(candidates[start..<start + wanted.candidateCount])
             usage.cachedTokenCount += group.compactMap { $0.finish?.cachedTokenCount }.max() ?? 0
-            answers += Self.best(group, count: fields.answerCount)
+            answers += Self.best(group, count: wanted.answerCount)
         }
         let timing = Self.serverTiming(candidates.compactMap { $0.finish?.timings })
         account.close(.succeeded)
+        let fields = headers(running.share, contentType: "application/json", timing: timing)
         return Response(
-            status: .ok, headers: headers(contentType: "application/json", timing: timing),
+            status: .ok, headers: fields,
             body: .init(
                 byteBuffer: ByteBuffer(bytes: format.whole(answers, usage: usage).bytes)))
     }
@@ -107,6 +112,7 @@ struct AnswerResponses: Sendable {
     ) -> Response {
         let timing = "first-token;dur=\(Self.milliseconds(firstTokenTime))"
         var fields = EventStream.headers
+        for field in running.share?.headers ?? [:] { fields.append(field) }
         fields[.adapterVersion] = plan.model.versionHeader
         fields[.serverTiming] = timing
         let body = ResponseBody { writer in

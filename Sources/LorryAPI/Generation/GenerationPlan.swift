@@ -40,6 +40,18 @@ struct GenerationPlan: Sendable {
         return requests
     }
 
+    /// Tokens that the requests will have in all, prompts and answers: what `max_tokens` says, or a
+    /// usual answer where a client leaves it to the context.
+    func expectedTokenCount(_ requests: [GenerationRequest]) -> Int {
+        let isBounded = fields.maximumTokenCount != nil || defaultMaximumTokenCount != nil
+        let bound = isBounded ? Int.max : Self.usualAnswerTokenCount
+        let answers = requests.reduce(0) { $0 + min($1.maximumTokenCount, bound) }
+        return prompts.reduce(answers) { $0 + $1.tokens.count }
+    }
+
+    /// What limits take at first for an answer without `max_tokens`.
+    private static let usualAnswerTokenCount = 256
+
     private func maximumTokenCount(
         _ promptCount: Int, _ contextLength: Int
     ) throws(APIError) -> Int {
@@ -63,7 +75,7 @@ struct GenerationPlan: Sendable {
             }
             maximum = asked
         }
-        if let limit = principal.limits.maximumTokenCount {
+        if let limit = principal.maximumTokenCount {
             guard fields.maximumTokenCount.map({ $0 <= limit }) ?? true else {
                 throw .invalid(
                     maximumField, "\(maximumField) may be at most \(limit) for this API key.")
@@ -102,27 +114,33 @@ struct GenerationPlan: Sendable {
 }
 
 extension APIServices {
-    /// Places in the queue for `count` sequences, taken before any tokenizing.
+    /// Places in the queue for `count` sequences and room in the limits of key and tenant, taken
+    /// before any tokenizing.
     ///
     /// - Parameter tokenCount: an estimate of the tokens of all their prompts.
     func reserve(
         _ count: Int, tokenCount: Int, for principal: Principal
-    ) throws(APIError) -> (any GenerationReservation, KeyUsage.Share?) {
+    ) throws(APIError) -> (any GenerationReservation, AdmissionShare?) {
         guard readiness.phase != .stopping else { throw .shuttingDown }
-        let share = try usage.take(count, for: principal)
+        let share =
+            keys == nil
+            ? nil
+            : try admission.admit(sequenceCount: count, tokenCount: tokenCount, for: principal)
         do {
             let reservation = try engine.reserve(
                 count: count, tokenCount: tokenCount, tenant: principal.tenant)
             return (reservation, share)
         } catch {
+            share?.cancel()
             throw APIError(error)
         }
     }
 
     func submit(
-        _ plan: GenerationPlan, _ reservation: any GenerationReservation, _ share: KeyUsage.Share?
+        _ plan: GenerationPlan, _ reservation: any GenerationReservation, _ share: AdmissionShare?
     ) throws(APIError) -> RunningAnswers {
         let requests = try plan.requests(contextLength: engine.maximumContextLength)
+        try share?.expect(tokenCount: plan.expectedTokenCount(requests))
         var streams: [any GenerationStream] = []
         do {
             let tokenCount = requests.reduce(0) { $0 + $1.promptTokens.count }
@@ -130,6 +148,7 @@ extension APIServices {
             for request in requests { streams.append(try reservation.submit(request)) }
         } catch {
             for stream in streams { stream.cancel() }
+            share?.cancel()
             throw APIError(error)
         }
         return RunningAnswers(streams, plan: plan, share: share)

@@ -1,54 +1,72 @@
 import HTTPTypes
 import Synchronization
 
-/// Books one request under its adapter and tenant, exactly once: a request that is dropped before
-/// its end was told counts as cancelled, with the tokens that it had by then.
+/// Books one request under its adapter, tenant and key, exactly once: a request that is dropped
+/// before its end was told counts as cancelled, with the tokens that it had by then.
 final class RequestAccount: Sendable {
     enum Outcome: String, Sendable, CaseIterable {
         case succeeded
         case failed
         case cancelled
-        /// No place in the queue, or no time.
+        /// No place in the queue, no room in a limit, or no time.
         case refused
     }
 
     private struct State {
         var usage = TokenUsage()
+        var share: AdmissionShare?
         var isClosed = false
     }
 
     private let metrics: ServerMetrics
+    private let ledger: UsageLedger
     private let adapter: String
-    private let tenant: String
+    private let principal: Principal
     private let state = Mutex(State())
 
-    init(metrics: ServerMetrics, adapter: String, tenant: String) {
-        self.metrics = metrics
+    /// - Parameter adapter: its name; empty for the base model.
+    init(_ services: APIServices, adapter: String, principal: Principal) {
+        metrics = services.metrics
+        ledger = services.usage
         self.adapter = adapter
-        self.tenant = tenant
+        self.principal = principal
     }
 
     deinit { close(.cancelled) }
+
+    /// Settles the tokens that a request has taken of its limits by what it uses.
+    func attach(_ share: AdmissionShare?) { state.withLock { $0.share = share } }
 
     func addPrompt(tokenCount: Int) {
         state.withLock { $0.usage.promptTokenCount += tokenCount }
     }
 
     func add(_ delta: AnswerDelta) {
-        state.withLock {
-            $0.usage.completionTokenCount += delta.completionTokenCount
-            $0.usage.cachedTokenCount += delta.finish?.cachedTokenCount ?? 0
+        let (share, tokenCount) = state.withLock { state in
+            state.usage.completionTokenCount += delta.completionTokenCount
+            state.usage.cachedTokenCount += delta.finish?.cachedTokenCount ?? 0
+            return (state.share, state.usage.totalTokenCount)
         }
+        share?.use(tokenCount: tokenCount)
     }
 
     func close(_ outcome: Outcome) {
-        let usage: TokenUsage? = state.withLock {
-            guard !$0.isClosed else { return nil }
-            $0.isClosed = true
-            return $0.usage
+        let ended: (TokenUsage, AdmissionShare?)? = state.withLock { state in
+            guard !state.isClosed else { return nil }
+            state.isClosed = true
+            defer { state.share = nil }
+            return (state.usage, state.share)
         }
-        guard let usage else { return }
-        metrics.requestEnded(adapter: adapter, tenant: tenant, outcome: outcome, usage: usage)
+        guard let (usage, share) = ended else { return }
+        metrics.requestEnded(
+            adapter: adapter, tenant: principal.tenant, outcome: outcome, usage: usage)
+        // What failed or was refused before its first token has been given nothing.
+        let wasServed =
+            outcome == .succeeded || outcome == .cancelled || usage.completionTokenCount > 0
+        share?.finish(usedTokenCount: wasServed ? usage.totalTokenCount : 0)
+        if wasServed, usage.promptTokenCount > 0 {
+            ledger.record(principal, adapter: adapter, usage.counts)
+        }
     }
 
     func close(_ error: any Error) {

@@ -7,11 +7,11 @@ import LorryText
 final class RunningAnswers: Sendable {
     private let streams: [any GenerationStream]
     private let plan: GenerationPlan
-    /// Keeps the key's share of its limit until the answers have ended.
-    private let share: KeyUsage.Share?
+    /// Keeps the request's part of its limits until the answers have ended.
+    let share: AdmissionShare?
 
     init(
-        _ streams: [any GenerationStream], plan: GenerationPlan, share: KeyUsage.Share?
+        _ streams: [any GenerationStream], plan: GenerationPlan, share: AdmissionShare?
     ) {
         self.streams = streams
         self.plan = plan

@@ -44,6 +44,14 @@ public final class ServerMetrics: Sendable {
         self.modelName = modelName
     }
 
+    /// The file of API keys was read again, or was found invalid.
+    public func keysRead(succeeded: Bool) {
+        registry.counter(
+            "lorry_key_reloads_total", help: "Readings of a changed file of API keys.",
+            labels: ["outcome": succeeded ? "succeeded" : "failed"]
+        ).increment()
+    }
+
     func requestEnded(
         adapter: String, tenant: String, outcome: RequestAccount.Outcome, usage: TokenUsage
     ) {

@@ -3,6 +3,7 @@ import HTTPTypes
 import Hummingbird
 import Logging
 import LorryHTTP
+import LorryRegistry
 
 /// Who may call a route. There is no default: a route states it.
 enum Access: Sendable {
@@ -26,33 +27,74 @@ struct Call: Sendable {
     }
 }
 
+/// Which routes a listener answers.
+public enum Listener: Sendable {
+    /// Everything: the only listener.
+    case sole
+    /// Beside a listener for administration.
+    case serving
+    /// What administrators and their tools call, on an address of its own.
+    case administration
+
+    /// Whoever needs no key may call either.
+    func answers(_ access: Access) -> Bool {
+        switch (self, access) {
+        case (.sole, _), (_, .anyone): true
+        case (.serving, .role(let role)): role == .inference
+        case (.administration, .role(let role)): role != .inference
+        }
+    }
+}
+
 /// Lorry's routes. Each is registered with the role that it asks for; whatever is not registered
 /// is 404, and another method on a registered path is 405.
 public struct APIRouter {
+    /// A registered route.
+    package struct Route: Sendable {
+        package let method: HTTPRequest.Method
+        /// With its parameters in braces.
+        package let path: String
+        /// Nil for whoever calls.
+        package let role: Role?
+    }
+
     private let services: APIServices
+    private let listener: Listener
     private let router = Router(
         context: LorryRequestContext.self, options: .autoGenerateHeadEndpoints)
-    private var methods: [String: [HTTPRequest.Method]] = [:]
+    private var routes: [Route] = []
 
     /// The responder to hand to an `HTTPServer`.
     public static func responder(
-        _ services: APIServices
+        _ services: APIServices, for listener: Listener = .sole
     ) -> RouterResponder<LorryRequestContext> {
-        var routes = APIRouter(services)
-        routes.addHealthRoutes(services)
-        routes.addMetricsRoute(services)
-        routes.addModelRoutes(services)
-        routes.addTokenizeRoutes(services)
-        routes.addCompletionRoute(services)
-        routes.addChatRoute(services)
-        routes.addAdapterRoutes(services)
-        routes.addAuditRoute(services)
-        routes.addLoraRoutes(services)
-        return routes.finish()
+        APIRouter(all: services, listener).finish()
     }
 
-    init(_ services: APIServices) {
+    /// Every route that a listener answers.
+    package static func routes(
+        _ services: APIServices, for listener: Listener = .sole
+    ) -> [Route] {
+        APIRouter(all: services, listener).routes
+    }
+
+    private init(all services: APIServices, _ listener: Listener) {
+        self.init(services, listener)
+        addHealthRoutes(services)
+        addMetricsRoute(services)
+        addModelRoutes(services)
+        addTokenizeRoutes(services)
+        addCompletionRoute(services)
+        addChatRoute(services)
+        addAdapterRoutes(services)
+        addAuditRoute(services)
+        addUsageRoute(services)
+        addLoraRoutes(services)
+    }
+
+    init(_ services: APIServices, _ listener: Listener = .sole) {
         self.services = services
+        self.listener = listener
         let limits = services.limits
         router.add(middleware: GzipMiddleware())
         router.add(middleware: AnswerMiddleware())
@@ -63,22 +105,41 @@ public struct APIRouter {
         _ method: HTTPRequest.Method, _ path: String, _ access: Access,
         _ handle: @escaping @Sendable (Call) async throws -> Response
     ) {
-        methods[path, default: []].append(method)
+        guard listener.answers(access) else { return }
+        routes.append(Route(method: method, path: path, role: access.role))
         let services = services
+        let namesAdapter = path.hasPrefix(AdapterPath.prefix)
         router.on(RouterPath(path), method: method) { request, context -> Response in
-            let principal = try services.authorize(request, for: access)
-            return try await handle(
-                Call(request: request, context: context, principal: principal))
+            let log = RefusalLog(request, context, access)
+            let principal: Principal
+            do throws(APIError) {
+                principal = try services.authorize(request, for: access)
+            } catch {
+                log.refused(error, services.principal(of: request))
+                throw error
+            }
+            do {
+                let call = Call(request: request, context: context, principal: principal)
+                if namesAdapter { try call.checkAdapter() }
+                return try await handle(call)
+            } catch {
+                log.failed(error, principal)
+                throw error
+            }
         }
     }
 
-    /// Adds the 405 answers and builds the responder.
+    /// Adds the 405 answers and builds the responder. Only who may call a path learns its methods.
     private func finish() -> RouterResponder<LorryRequestContext> {
         let all: [HTTPRequest.Method] = [.get, .post, .put, .delete, .patch, .options]
-        for (path, allowed) in methods {
+        let services = services
+        for (path, routes) in Dictionary(grouping: routes, by: \.path) {
+            let allowed = routes.map(\.method)
             let list = allowed.map(\.rawValue).sorted().joined(separator: ", ")
+            let roles = Set(routes.map(\.role))
             for method in all where !allowed.contains(method) {
-                router.on(RouterPath(path), method: method) { _, _ -> Response in
+                router.on(RouterPath(path), method: method) { request, _ -> Response in
+                    try services.authorize(request, forAnyOf: roles)
                     throw APIError(
                         .methodNotAllowed, "Method \(method.rawValue) is not allowed; use \(list).",
                         headers: [.allow: list])
@@ -89,37 +150,28 @@ public struct APIRouter {
     }
 }
 
-extension APIServices {
-    /// - Throws: `APIError` 401 without a known key, 403 where the key lacks the role.
-    func authorize(_ request: Request, for access: Access) throws(APIError) -> Principal {
-        guard case .role(let role) = access, let keys else { return .everyone }
-        guard let key = request.bearerKey else {
-            throw .unauthorized("No API key was sent: use 'Authorization: Bearer KEY'.")
+/// Paths below which the parameter `name` is an adapter.
+private enum AdapterPath {
+    static let prefix = "/admin/adapters/{name}"
+}
+
+extension Access {
+    /// Nil for whoever calls.
+    var role: Role? {
+        switch self {
+        case .anyone: nil
+        case .role(let role): role
         }
-        guard let principal = keys.principal(for: key) else {
-            throw .unauthorized("The API key is not known.")
-        }
-        guard principal.roles.contains(role) else {
-            throw APIError(.forbidden, "The API key lacks the role '\(role.rawValue)'.")
-        }
-        return principal
     }
 }
 
-extension APIError {
-    static func unauthorized(_ message: String) -> APIError {
-        APIError(.unauthorized, message, headers: [.wwwAuthenticate: "Bearer"])
-    }
-}
-
-extension Request {
-    /// The key of `Authorization: Bearer`, or of `x-api-key`.
-    var bearerKey: String? {
-        if let value = headers[.authorization] {
-            guard value.lowercased().hasPrefix("bearer ") else { return nil }
-            return value.dropFirst("bearer ".count).trimmingSpaces
-        }
-        return headers[.xAPIKey]
+extension Call {
+    /// A key's list of adapters holds for administrators, too.
+    ///
+    /// - Throws: `RegistryError` as for an adapter that there is not.
+    fileprivate func checkAdapter() throws(RegistryError) {
+        let name = parameter("name")
+        guard principal.mayUse(adapter: name) else { throw .noAdapter(named: name) }
     }
 }
 

@@ -16,7 +16,7 @@ extension APIServices {
         let model = try resolve(ModelSelection(reader), for: call.principal)
         let request = try ChatRequest(reader, vocabularySize: vocabularySize(of: model))
         let account = RequestAccount(
-            metrics: metrics, adapter: model.adapterName, tenant: call.principal.tenant)
+            self, adapter: model.adapterName, principal: call.principal)
         do {
             return try await chat(call, reader, request, model, account)
         } catch {
