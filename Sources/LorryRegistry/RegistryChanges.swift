@@ -3,9 +3,14 @@ import Foundation
 /// Changes. Each is on disk when its call returns; `actor` is who the audit log will name.
 extension AdapterRegistry {
     /// Opens an upload; feed it, then `add` it.
+    /// - Parameters:
+    ///   - key: what it is for; shown while it is under way.
+    ///   - byteCount: what it will bring, where that is known.
     /// - Throws: `busy` if too many are open, `storage` if the disk fails.
-    public func makeUpload(limits: UploadLimits? = nil) throws(RegistryError) -> AdapterUpload {
-        let slot = try UploadSlot(core)
+    public func makeUpload(
+        for key: AdapterKey? = nil, byteCount: Int? = nil, limits: UploadLimits? = nil
+    ) throws(RegistryError) -> AdapterUpload {
+        let slot = try UploadSlot(core, for: key, byteCount: byteCount)
         do {
             return try AdapterUpload(
                 path: core.state.newStagingPath(), files: core.files,
@@ -108,7 +113,14 @@ extension AdapterRegistry {
         ) { $0.isDisabled = false }
     }
 
+    /// What a new adapter's name must be.
     func checkNew(_ key: AdapterKey) throws(RegistryError) {
+        try checkName(key)
+        try core.checkNoAlias(key)
+    }
+
+    /// What any name must be.
+    func checkName(_ key: AdapterKey) throws(RegistryError) {
         try AdapterName.check(key.name)
         try AdapterName.check(key.tenant, as: "tenant")
         guard !core.isReserved(key.name) else {

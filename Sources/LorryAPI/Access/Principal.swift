@@ -24,6 +24,11 @@ public struct Principal: Sendable {
         tenant: "default", roles: Set(Role.allCases), allowedAdapters: nil, limits: KeyLimits())
 
     func mayUse(adapter name: String) -> Bool { allowedAdapters?.contains(name) ?? true }
+
+    /// Whether a key may use an adapter by one of its aliases: either name may be in its list.
+    func mayUse(adapter name: String, as alias: String) -> Bool {
+        mayUse(adapter: name) || mayUse(adapter: alias)
+    }
 }
 
 /// Bounds of one key. Nil leaves the server's own bound.

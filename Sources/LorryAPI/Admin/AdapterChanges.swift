@@ -46,6 +46,20 @@ struct AdapterChanges: Sendable {
         return record
     }
 
+    func setAlias(
+        _ name: String, to target: String, expecting: Precondition
+    ) async throws(RegistryError) -> (alias: AdapterAlias, created: Bool) {
+        try await registry.setAlias(
+            name: name, tenant: tenant, to: target, expecting: expecting, actor: actor)
+    }
+
+    func removeAlias(
+        _ name: String, expecting: Precondition
+    ) async throws(RegistryError) -> AdapterAlias {
+        try await registry.removeAlias(
+            name: name, tenant: tenant, expecting: expecting, actor: actor)
+    }
+
     enum Switch: String, CaseIterable {
         case pin, unpin, disable, enable
     }

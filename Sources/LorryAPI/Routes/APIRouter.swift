@@ -46,6 +46,8 @@ public struct APIRouter {
         routes.addCompletionRoute(services)
         routes.addChatRoute(services)
         routes.addAdapterRoutes(services)
+        routes.addAliasRoutes(services)
+        routes.addUploadRoute(services)
         routes.addAuditRoute(services)
         routes.addLoraRoutes(services)
         return routes.finish()
