@@ -33,8 +33,22 @@ public final class EngineBench {
         }
     }
 
+    /// How adapters, keys and values are held.
+    public struct OperandFormats: Sendable, Equatable {
+        public var adapters: OperandFormat
+        public var kv: OperandFormat
+
+        /// - Parameters: nil takes the format that goes with the model's.
+        public init(
+            model: DecoderModel, adapters: OperandFormat? = nil, kv: OperandFormat? = nil
+        ) {
+            self.adapters = adapters ?? model.format.operandFormat
+            self.kv = kv ?? model.format.operandFormat
+        }
+    }
+
     private let workload: Workload
-    private let cost: StepCost
+    private let cost: StepWork
     private let limits: MachineLimits
     private let engine: Engine
     private let recorder = StepRecorder()
@@ -46,13 +60,14 @@ public final class EngineBench {
     private let leadTokenCount: Int
 
     /// - Parameters:
+    ///   - formats: those of `adapters` among them.
     ///   - adapters: at least as many as the popularity asks for; empty measures the base alone.
     ///   - maximumBatchTokenCount: of a step; nil takes the server's default.
     ///   - workers: used by the engine alone from now on.
     /// - Throws: `BenchError` where the workload does not fit the model or the adapters.
     public init(
-        model: DecoderModel, adapters: [BenchAdapter], workload: Workload,
-        maximumBatchTokenCount: Int?, limits: MachineLimits, workers: WorkerPool
+        model: DecoderModel, formats: OperandFormats, adapters: [BenchAdapter],
+        workload: Workload, maximumBatchTokenCount: Int?, limits: MachineLimits, workers: WorkerPool
     ) throws {
         let counts =
             adapters.isEmpty ? [] : workload.popularity.counts(requestCount: workload.batch)
@@ -79,10 +94,12 @@ public final class EngineBench {
                 "--prompt-tokens and --output-tokens need a context of \(length) tokens; the model "
                     + "has \(model.contextLength)")
         }
-        cost = StepCost(model: model)
+        cost = StepWork(model: model, formats: formats)
+        configuration.kvFormat = formats.kv
         self.adapters = Array(adapters.prefix(counts.count))
         configuration.memoryBudgetByteCount = Self.memoryBudget(
-            model, sequenceLength: length, batch: workload.batch, adapters: self.adapters)
+            model, formats.kv, sequenceLength: length, batch: workload.batch,
+            adapters: self.adapters)
         configuration.maximumRunningCount = max(
             configuration.maximumRunningCount, workload.batch)
         configuration.maximumWaitingCount = max(
@@ -116,12 +133,13 @@ public final class EngineBench {
 
     /// Room for all sequences and adapters at once, and a third more.
     private static func memoryBudget(
-        _ model: DecoderModel, sequenceLength: Int, batch: Int, adapters: [BenchAdapter]
+        _ model: DecoderModel, _ kvFormat: OperandFormat, sequenceLength: Int, batch: Int,
+        adapters: [BenchAdapter]
     ) -> Int {
         let configuration = model.configuration
         let block = KVLayout(
             layerCount: configuration.layerCount, kvHeadCount: configuration.kvHeadCount,
-            headDim: configuration.headDim, format: model.format.operandFormat
+            headDim: configuration.headDim, format: kvFormat
         ).blockByteCount
         let blocks = batch * (sequenceLength / KVLayout.blockSize + 2) + 64
         let adapterBytes = adapters.reduce(0) { $0 + $1.reference.byteCount + block }
@@ -230,7 +248,7 @@ public final class EngineBench {
         _ recording: StepRecorder.Recording, mixed: Bool
     ) -> PrefillMeasurement {
         let steps = recording.steps.filter { $0.promptTokenCount > 0 }
-        let works = StepCost.prefillSpans(
+        let works = StepWork.prefillSpans(
             tokenCounts: steps.map(\.promptTokenCount),
             promptTokenCount: workload.promptTokenCount, sequenceCount: workload.batch
         ).map { work($0.spans, logitRowCount: $0.endCount, mixed: mixed) }
@@ -254,7 +272,7 @@ public final class EngineBench {
             // All are within a few tokens of each other, and attention's cost is linear in them.
             let length = workload.promptTokenCount + step.generatedCount / batch
             let spans = (0..<batch).map {
-                StepCost.Span(sequence: $0, start: length - 1, count: 1)
+                StepWork.Span(sequence: $0, start: length - 1, count: 1)
             }
             let work = work(spans, logitRowCount: batch, mixed: mixed)
             steps.append(
@@ -269,7 +287,7 @@ public final class EngineBench {
         return DecodeMeasurement(batch: batch, steps: steps)
     }
 
-    private func work(_ spans: [StepCost.Span], logitRowCount: Int, mixed: Bool) -> Work {
+    private func work(_ spans: [StepWork.Span], logitRowCount: Int, mixed: Bool) -> Work {
         cost.work(
             spans, logitRowCount: logitRowCount, assignment: mixed ? assignment : [],
             adapters: adapters.map(\.cost))

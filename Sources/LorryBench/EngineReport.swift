@@ -1,3 +1,5 @@
+import LorryTensor
+
 /// A case's figures, medians over all rounds, as `--json` writes them.
 public struct CaseReport: Codable, Sendable, Equatable {
     public var prefillTokensPerSecond: Double
@@ -80,6 +82,8 @@ public struct EngineReport: Encodable, Sendable {
     public struct Setting: Codable, Sendable, Equatable {
         public var model: String
         public var weights: String
+        public var adapterWeights: String
+        public var kvCache: String
         public var level: String
         public var threads: Int
         public var batch: Int
@@ -95,12 +99,14 @@ public struct EngineReport: Encodable, Sendable {
         public var adapterBytes: Int
 
         public init(
-            model: String, weights: String, level: String, threads: Int,
-            workload: EngineBench.Workload, maxBatchTokens: Int, repeatCount: Int,
+            model: String, weights: String, formats: EngineBench.OperandFormats, level: String,
+            threads: Int, workload: EngineBench.Workload, maxBatchTokens: Int, repeatCount: Int,
             adapters: [BenchAdapter]
         ) {
             self.model = model
             self.weights = weights
+            adapterWeights = formats.adapters.rawValue
+            kvCache = formats.kv.rawValue
             self.level = level
             self.threads = threads
             batch = workload.batch
@@ -116,6 +122,8 @@ public struct EngineReport: Encodable, Sendable {
 
         enum CodingKeys: String, CodingKey {
             case model, weights, level, threads, batch, seed, popularity
+            case adapterWeights = "adapter_weights"
+            case kvCache = "kv_cache"
             case promptTokens = "prompt_tokens"
             case outputTokens = "output_tokens"
             case maxBatchTokens = "max_batch_tokens"

@@ -39,4 +39,7 @@ extension OperandFormat {
     /// The arithmetic whose peak bounds adapters and attention. They meet single-precision
     /// activations, so that bytes are widened: products of bf16 pairs are the best there is.
     public var arithmetic: Arithmetic { self == .f32 ? .f32 : .bf16 }
+
+    /// Bytes of the scale that a head's keys or values of one position have.
+    var scaleByteCount: Int { self == .int8 ? 4 : 0 }
 }

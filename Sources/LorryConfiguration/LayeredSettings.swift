@@ -29,7 +29,9 @@ struct LayeredSettings {
         switch value.lowercased() {
         case "true", "yes", "on", "1": return true
         case "false", "no", "off", "0": return false
-        default: throw ConfigurationError("\(origin): '\(value)' is not true or false")
+        default:
+            throw ConfigurationError(
+                "\(origin): '\(value)' is none of on, off, true, false, yes, no, 1, 0")
         }
     }
 

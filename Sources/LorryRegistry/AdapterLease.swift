@@ -41,36 +41,3 @@ public final class AdapterLease: Sendable {
         if first { core.release(record.version) }
     }
 }
-
-/// A place among the uploads that may be open at once.
-final class UploadSlot: Sendable {
-    private let core: RegistryCore
-    private let freed = Mutex(false)
-
-    /// - Throws: `busy` if all are taken.
-    init(_ core: RegistryCore) throws(RegistryError) {
-        self.core = core
-        let maxCount = core.configuration.maxOpenUploads
-        let taken = core.openUploadCount.withLock { count in
-            guard count < maxCount else { return false }
-            count += 1
-            return true
-        }
-        guard taken else {
-            freed.withLock { $0 = true }
-            throw RegistryError(.busy, "\(maxCount) uploads are under way already; try again later")
-        }
-    }
-
-    deinit { free() }
-
-    var isFreed: Bool { freed.withLock { $0 } }
-
-    func free() {
-        let first = freed.withLock { free in
-            defer { free = true }
-            return !free
-        }
-        if first { core.openUploadCount.withLock { $0 -= 1 } }
-    }
-}

@@ -58,6 +58,8 @@ public struct AdapterRecord: Sendable, Codable, Equatable {
     public let created: Date
     public var state: AdapterState
     public let pinned: Bool
+    /// Other names for it, sorted.
+    public let aliases: [String]
 
     public var key: AdapterKey { AdapterKey(name: name, tenant: tenant) }
 }
@@ -118,7 +120,7 @@ package struct StoredVersion: Sendable, Equatable {
 /// One entry of the append-only audit log.
 public struct RegistryEvent: Sendable, Codable, Equatable {
     public enum Action: String, Sendable, Codable, CaseIterable {
-        case add, remove, pin, unpin, disable, enable, rollback, damage
+        case add, remove, pin, unpin, disable, enable, rollback, damage, alias, unalias
         /// The file of API keys was read again; concerns no adapter.
         case keys
     }
@@ -134,17 +136,18 @@ public struct RegistryEvent: Sendable, Codable, Equatable {
     public let detail: String
 }
 
-/// `If-Match` and `If-None-Match` (RFC 9110 §13.1) with version digests as entity tags.
+/// `If-Match` and `If-None-Match` (RFC 9110 §13.1). An adapter's entity tag is its version's digest,
+/// an alias' is what it stands for.
 public struct Precondition: Sendable, Equatable {
     public enum Tags: Sendable, Equatable {
         /// `*`
         case any
-        case versions(Set<String>)
+        case tags(Set<String>)
 
-        func contains(_ version: AdapterVersionID) -> Bool {
+        public func contains(_ tag: String) -> Bool {
             switch self {
             case .any: true
-            case .versions(let digests): digests.contains(version.digest)
+            case .tags(let tags): tags.contains(tag)
             }
         }
     }
@@ -161,10 +164,17 @@ public struct Precondition: Sendable, Equatable {
 
     func check(_ current: AdapterVersionID?, of key: AdapterKey) throws(RegistryError) {
         let found = current.map { "its version is \($0.digest)" } ?? "there is no such adapter"
-        if let ifMatch, !(current.map(ifMatch.contains) ?? false) {
+        try check(current?.digest, of: key, found: found)
+    }
+
+    /// - Parameters:
+    ///   - tag: what is there now; nil for nothing.
+    ///   - found: says so in the error's message.
+    func check(_ tag: String?, of key: AdapterKey, found: String) throws(RegistryError) {
+        if let ifMatch, !(tag.map(ifMatch.contains) ?? false) {
             throw RegistryError(.preconditionFailed, "If-Match does not hold for \(key): \(found)")
         }
-        if let ifNoneMatch, let current, ifNoneMatch.contains(current) {
+        if let ifNoneMatch, let tag, ifNoneMatch.contains(tag) {
             throw RegistryError(
                 .preconditionFailed, "If-None-Match does not hold for \(key): \(found)")
         }

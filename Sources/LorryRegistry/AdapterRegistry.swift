@@ -56,14 +56,20 @@ public final class AdapterRegistry: Sendable {
     public var leaseCount: Int { core.withContents { $0.leaseCount } }
     /// Number of names.
     public var count: Int { core.withContents { $0.names.count } }
-    public var openUploadCount: Int { core.openUploadCount.withLock { $0 } }
+    public var openUploadCount: Int { core.openUploads.withLock { $0.statuses.count } }
+
+    /// Uploads under way, the oldest first.
+    public func uploads() -> [UploadStatus] {
+        core.openUploads.withLock { $0.statuses.values.sorted { $0.id < $1.id } }
+    }
 
     /// Resolves what a client wrote and holds that version's files until the lease is let go.
     ///
     /// - Parameters:
     ///   - reference: `name`, or `name@version` with at least eight of the version's hex digits
-    ///     and the version in the name's history.
-    ///   - tenant: its own adapters come first, then the shared ones; no others exist for it.
+    ///     and the version in the name's history. The name may be an alias.
+    ///   - tenant: its own adapters and aliases come first, then the shared ones; no others exist
+    ///     for it.
     /// - Throws: `notFound`, `disabled`, `damaged`, or `invalid` for a malformed version.
     /// - Complexity: O(1) in the number of adapters; no I/O.
     public func acquire(
@@ -86,8 +92,9 @@ public final class AdapterRegistry: Sendable {
         name: String, tenant: String = AdapterKey.sharedTenant
     ) throws(RegistryError) -> AdapterRecord {
         let key = AdapterKey(name: name, tenant: tenant)
-        guard let record = core.withContents({ $0.record(key) }) else { throw .noAdapter(key) }
-        return record
+        return try core.withContents { contents in
+            contents.record(key).map(Result.success) ?? .failure(contents.missing(key))
+        }.get()
     }
 
     /// The versions a rollback can reach, the one served last first.
@@ -95,13 +102,11 @@ public final class AdapterRegistry: Sendable {
         name: String, tenant: String = AdapterKey.sharedTenant
     ) throws(RegistryError) -> [AdapterVersion] {
         let key = AdapterKey(name: name, tenant: tenant)
-        let versions = core.withContents { contents -> [AdapterVersion]? in
-            contents.names[key].map { entry in
-                entry.history.reversed().compactMap { contents.version($0, of: entry) }
-            }
-        }
-        guard let versions else { throw .noAdapter(key) }
-        return versions
+        return try core.withContents { contents -> Result<[AdapterVersion], RegistryError> in
+            guard let entry = contents.names[key] else { return .failure(contents.missing(key)) }
+            return .success(
+                entry.history.reversed().compactMap { contents.version($0, of: entry) })
+        }.get()
     }
 
     /// One page of adapters, sorted by name, then tenant.
@@ -182,9 +187,8 @@ extension RegistryContents {
     func servable(
         _ wanted: VersionedName, tenant: String
     ) throws(RegistryError) -> AdapterRecord {
-        let own = AdapterKey(name: wanted.name, tenant: tenant)
-        guard let entry = names[own] ?? names[AdapterKey(name: wanted.name)] else {
-            throw .noAdapter(own)
+        guard let (entry, fixed) = named(wanted.name, by: tenant) else {
+            throw .noAdapter(AdapterKey(name: wanted.name, tenant: tenant))
         }
         guard !entry.isDisabled else {
             throw RegistryError(.disabled, "the adapter \(quoted(wanted.name)) is disabled")
@@ -192,7 +196,9 @@ extension RegistryContents {
         let past = try wanted.versionPrefix.map { prefix throws(RegistryError) in
             try entry.past(withPrefix: prefix)
         }
-        guard let record = record(entry, past ?? entry.current) else { throw .noAdapter(own) }
+        guard let record = record(entry, past ?? fixed ?? entry.current) else {
+            throw .noAdapter(entry.key)
+        }
         if let problem = damage[record.version] {
             throw RegistryError(
                 .damaged,
@@ -202,6 +208,21 @@ extension RegistryContents {
             throw RegistryError.misfit(wanted.name, problem)
         }
         return record
+    }
+
+    /// The adapter that a tenant means by a name or alias, with the version that an alias fixes.
+    private func named(
+        _ name: String, by tenant: String
+    ) -> (entry: NameEntry, fixed: NameEntry.Past?)? {
+        for owner in [tenant, AdapterKey.sharedTenant] {
+            let key = AdapterKey(name: name, tenant: owner)
+            if let entry = names[key] { return (entry, nil) }
+            if let entry = aliases[key].flatMap({ names[$0] }) {
+                let version = entry.aliases[name]?.version
+                return (entry, entry.history.first { $0.version == version })
+            }
+        }
+        return nil
     }
 
     func version(_ past: NameEntry.Past, of entry: NameEntry) -> AdapterVersion? {

@@ -49,6 +49,7 @@ public actor AdapterUpload {
                 phase = .archive(ArchiveUnpacker(into: folder, limits: limits))
             }
             guard case .archive(let unpacker) = phase else { throw misuse }
+            slot.received(bytes.count)
             try unpacker.push(bytes[...])
         }
     }
@@ -73,6 +74,7 @@ public actor AdapterUpload {
                     "the files together are larger than the limit of "
                         + "\(limits.maxBodyByteCount) bytes")
             }
+            slot.received(bytes.count)
             try folder.write(bytes[...])
         }
     }
@@ -105,6 +107,7 @@ public actor AdapterUpload {
         inspect: @Sendable (URL) throws -> AdapterDescription
     ) throws(RegistryError) -> StagedVersion {
         try step {
+            slot.enter(.checking)
             switch phase {
             case .archive(let unpacker): try unpacker.finish()
             case .files, .empty: break

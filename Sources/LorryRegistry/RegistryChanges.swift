@@ -6,9 +6,14 @@ extension AdapterRegistry {
     public var uploadLimits: UploadLimits { core.configuration.limits }
 
     /// Opens an upload; feed it, then `add` it.
+    /// - Parameters:
+    ///   - key: what it is for; shown while it is under way.
+    ///   - byteCount: what it will bring, where that is known.
     /// - Throws: `busy` if too many are open, `storage` if the disk fails.
-    public func makeUpload(limits: UploadLimits? = nil) throws(RegistryError) -> AdapterUpload {
-        let slot = try UploadSlot(core)
+    public func makeUpload(
+        for key: AdapterKey? = nil, byteCount: Int? = nil, limits: UploadLimits? = nil
+    ) throws(RegistryError) -> AdapterUpload {
+        let slot = try UploadSlot(core, for: key, byteCount: byteCount)
         do {
             return try AdapterUpload(
                 path: core.state.newStagingPath(), files: core.files,
@@ -122,7 +127,14 @@ extension AdapterRegistry {
         try await writer.note(.init(actor: actor, action: action, detail: detail), tenant: tenant)
     }
 
+    /// What a new adapter's name must be.
     func checkNew(_ key: AdapterKey) throws(RegistryError) {
+        try checkName(key)
+        try core.checkNoAlias(key)
+    }
+
+    /// What any name must be.
+    func checkName(_ key: AdapterKey) throws(RegistryError) {
         try AdapterName.check(key.name)
         try AdapterName.check(key.tenant, as: "tenant")
         guard !core.isReserved(key.name) else {

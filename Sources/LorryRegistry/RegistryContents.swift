@@ -8,9 +8,17 @@ package struct NameEntry: Sendable, Equatable {
         package let created: Date
     }
 
+    package struct Alias: Sendable, Equatable {
+        /// A version in the history that it stands for; nil for whichever is current.
+        package let version: AdapterVersionID?
+        package let created: Date
+    }
+
     package let key: AdapterKey
     package var isDisabled = false
     package var isPinned = false
+    /// Other names for it, of the same tenant.
+    package var aliases: [String: Alias] = [:]
     /// In the order in which they were last put into service, so the last one is current and the
     /// one before it is what a rollback returns to. Never empty.
     package private(set) var history: [Past]
@@ -21,8 +29,12 @@ package struct NameEntry: Sendable, Equatable {
     }
 
     /// Nil for an empty history, which only a damaged database can hold.
-    init?(key: AdapterKey, isDisabled: Bool, isPinned: Bool, history: [Past]) {
+    init?(
+        key: AdapterKey, isDisabled: Bool, isPinned: Bool, history: [Past],
+        aliases: [String: Alias]
+    ) {
         guard !history.isEmpty else { return nil }
+        self.aliases = aliases
         self.key = key
         self.isDisabled = isDisabled
         self.isPinned = isPinned
@@ -35,12 +47,17 @@ package struct NameEntry: Sendable, Equatable {
         history.contains { $0.version == version }
     }
 
-    /// Makes a version current; a known one keeps its date.
+    /// Makes a version current; a known one keeps its date. Of more than `maxCount` versions those
+    /// unused for longest go, but none that an alias stands for.
     mutating func activate(_ version: AdapterVersionID, created: Date, keeping maxCount: Int) {
         let known = history.firstIndex { $0.version == version }.map { history.remove(at: $0) }
         history.append(known ?? Past(version: version, created: created))
-        if history.count > max(1, maxCount) {
-            history.removeFirst(history.count - max(1, maxCount))
+        var excess = history.count - max(1, maxCount)
+        let held = Set(aliases.values.compactMap(\.version)).union([version])
+        history.removeAll { past in
+            guard excess > 0, !held.contains(past.version) else { return false }
+            excess -= 1
+            return true
         }
     }
 }
@@ -72,6 +89,8 @@ package struct RegistryChange: Sendable {
 struct RegistryContents: Sendable {
     private(set) var names: [AdapterKey: NameEntry] = [:]
     private(set) var versions: [AdapterVersionID: StoredVersion] = [:]
+    /// Aliases to the adapters that they stand for; an alias and an adapter never have one name.
+    private(set) var aliases: [AdapterKey: AdapterKey] = [:]
     /// How many names have a version in their history.
     private var references: [AdapterVersionID: Int] = [:]
     /// What is wrong with a version's files.
@@ -149,7 +168,8 @@ struct RegistryContents: Sendable {
             tenant: entry.key.tenant,
             created: past.created,
             state: state(of: past.version, in: entry),
-            pinned: entry.isPinned)
+            pinned: entry.isPinned,
+            aliases: entry.aliases.keys.sorted())
     }
 
     private func state(of version: AdapterVersionID, in entry: NameEntry) -> AdapterState {
@@ -165,6 +185,14 @@ struct RegistryContents: Sendable {
         for past in before?.history ?? [] {
             let count = references[past.version, default: 1] - 1
             references[past.version] = count == 0 ? nil : count
+        }
+        for alias in before?.aliases.keys ?? [:].keys {
+            let aliasKey = AdapterKey(name: alias, tenant: key.tenant)
+            // A move to another adapter may have been taken over already.
+            if aliases[aliasKey] == key { aliases[aliasKey] = nil }
+        }
+        for alias in after?.aliases.keys ?? [:].keys {
+            aliases[AdapterKey(name: alias, tenant: key.tenant)] = key
         }
         names[key] = after
         var held = holdings[key.tenant] ?? TenantHoldings()

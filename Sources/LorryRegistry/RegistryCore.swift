@@ -13,7 +13,7 @@ final class RegistryCore: Sendable {
     /// The queue on which names and the store change.
     let changes = QueueExecutor(label: "lorry.registry.changes")
     let feed = EventFeed()
-    let openUploadCount = Mutex(0)
+    let openUploads = Mutex(OpenUploads())
     /// Guards names, versions and lease counts; held for lookups, never for I/O.
     private let contents: Mutex<RegistryContents>
 

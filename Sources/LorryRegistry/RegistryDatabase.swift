@@ -65,13 +65,20 @@ final class RegistryDatabase: Sendable {
                             version: try AdapterVersionID(row.value(of: "version")),
                             created: Self.date(try row.value(of: "created"))))
                 }
+                var aliases: [AdapterKey: [String: NameEntry.Alias]] = [:]
+                for row in try Row.fetchAll(db, sql: "SELECT * FROM aliases") {
+                    aliases[try Self.key(row), default: [:]][try row.value(of: "alias")] =
+                        NameEntry.Alias(
+                            version: try Self.optionalVersion(row),
+                            created: Self.date(try row.value(of: "created")))
+                }
                 let names = try Row.fetchAll(db, sql: "SELECT * FROM names").map { row in
                     let key = try Self.key(row)
                     guard
                         let entry = NameEntry(
                             key: key, isDisabled: try row.value(of: "disabled"),
                             isPinned: try row.value(of: "pinned"),
-                            history: histories[key] ?? [])
+                            history: histories[key] ?? [], aliases: aliases[key] ?? [:])
                     else { throw Self.damaged(path, "\(key) has no version") }
                     return entry
                 }
@@ -127,8 +134,11 @@ final class RegistryDatabase: Sendable {
     private static func write(_ change: RegistryChange, _ db: Database) throws -> RegistryEvent {
         if let stored = change.stored { try write(stored, db) }
         let (tenant, name) = (change.key.tenant, change.key.name)
-        try db.execute(
-            sql: "DELETE FROM history WHERE tenant = ? AND name = ?", arguments: [tenant, name])
+        for table in ["aliases", "history"] {
+            try db.execute(
+                sql: "DELETE FROM \(table) WHERE tenant = ? AND name = ?",
+                arguments: [tenant, name])
+        }
         if let entry = change.after {
             try db.execute(
                 sql: """
@@ -147,6 +157,16 @@ final class RegistryDatabase: Sendable {
                         """,
                     arguments: [
                         tenant, name, position, past.version.digest, milliseconds(past.created),
+                    ])
+            }
+            for (alias, target) in entry.aliases {
+                try db.execute(
+                    sql: """
+                        INSERT INTO aliases (tenant, alias, name, version, created)
+                        VALUES (?, ?, ?, ?, ?)
+                        """,
+                    arguments: [
+                        tenant, alias, name, target.version?.digest, milliseconds(target.created),
                     ])
             }
         } else {
@@ -234,6 +254,10 @@ extension RegistryDatabase {
         AdapterKey(name: try row.value(of: "name"), tenant: try row.value(of: "tenant"))
     }
 
+    private static func optionalVersion(_ row: Row) throws -> AdapterVersionID? {
+        row["version"] == nil ? nil : try AdapterVersionID(row.value(of: "version"))
+    }
+
     private static func version(_ row: Row) throws -> StoredVersion {
         let targets: String = try row.value(of: "targets")
         let files: String = try row.value(of: "files")
@@ -260,7 +284,7 @@ extension RegistryDatabase {
             id: try row.value(of: "id"), time: date(try row.value(of: "time")),
             actor: try row.value(of: "actor"), tenant: try row.value(of: "tenant"),
             action: action, name: try row.value(of: "name"),
-            version: row["version"] == nil ? nil : try AdapterVersionID(row.value(of: "version")),
+            version: try optionalVersion(row),
             detail: try row.value(of: "detail"))
     }
 

@@ -12,6 +12,9 @@ enum RegistrySchema {
             try db.execute(
                 sql: "ALTER TABLE versions ADD COLUMN traits TEXT NOT NULL DEFAULT '{}'")
         }
+        migrator.registerMigration("3 aliases") { db in
+            try db.execute(sql: third)
+        }
         migrator.registerMigration("4 usage") { db in try db.execute(sql: usage) }
         return migrator
     }
@@ -63,6 +66,21 @@ enum RegistrySchema {
             BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
         CREATE TRIGGER eventsAreNotRemoved BEFORE DELETE ON events
             BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+        """
+
+    /// An alias without a version follows its adapter's current one.
+    private static let third = """
+        CREATE TABLE aliases (
+            tenant TEXT NOT NULL,
+            alias TEXT NOT NULL,
+            name TEXT NOT NULL,
+            version TEXT REFERENCES versions (digest),
+            created INTEGER NOT NULL,
+            PRIMARY KEY (tenant, alias),
+            FOREIGN KEY (tenant, name) REFERENCES names (tenant, name)
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX aliasesByName ON aliases (tenant, name);
+        CREATE INDEX aliasesByVersion ON aliases (version);
         """
 
     /// `day` is a day of UTC as `2026-11-21`; `adapter` is empty for the base model.

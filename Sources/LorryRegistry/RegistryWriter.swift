@@ -29,6 +29,7 @@ actor RegistryWriter {
     func add(_ additions: [Addition]) throws(RegistryError) -> [AddOutcome] {
         try turn {
             for addition in additions {
+                try core.checkNoAlias(addition.key)
                 let current = core.withContents { $0.names[addition.key]?.current.version }
                 try addition.expecting.check(current, of: addition.key)
                 try checkAllowance(of: addition)
@@ -74,6 +75,11 @@ actor RegistryWriter {
         try turn {
             let (entry, record) = try found(key)
             try expecting.check(record.version, of: key)
+            guard entry.aliases.isEmpty else {
+                let aliases = entry.aliases.keys.sorted().map(quoted).joined(separator: ", ")
+                throw RegistryError(
+                    .conflict, "\(key) is what \(aliases) stands for; remove or move that first")
+            }
             try commit([
                 RegistryChange(
                     key: key, before: entry, after: nil,
@@ -150,15 +156,17 @@ actor RegistryWriter {
         }
     }
 
-    private func turn<Result>(_ body: () throws -> Result) throws(RegistryError) -> Result {
+    func turn<Result>(_ body: () throws -> Result) throws(RegistryError) -> Result {
         do { return try body() } catch { throw RegistryError.wrapping(error) }
     }
 
-    private func found(
+    func found(
         _ key: AdapterKey
     ) throws(RegistryError) -> (entry: NameEntry, record: AdapterRecord) {
         let found = core.withContents { ($0.names[key], $0.record(key)) }
-        guard let entry = found.0, let record = found.1 else { throw .noAdapter(key) }
+        guard let entry = found.0, let record = found.1 else {
+            throw core.withContents { $0.missing(key) }
+        }
         return (entry, record)
     }
 
@@ -248,7 +256,7 @@ extension RegistryWriter {
         }
     }
 
-    private func commit(_ changes: [RegistryChange]) throws {
+    func commit(_ changes: [RegistryChange]) throws {
         if changes.isEmpty { return }
         try core.files.willPerform(.commitRows)
         let events = try core.database.commit(changes)

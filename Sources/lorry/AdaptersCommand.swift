@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LorryBench
 import LorryModel
 import LorryRegistry
 import LorryTensor
@@ -14,22 +15,31 @@ struct AdaptersCommand: AsyncParsableCommand {
             neither.
             """,
         subcommands: [
-            List.self, Add.self, Remove.self, Show.self, Pin.self, Unpin.self, Merge.self,
-            Verify.self,
+            List.self, Add.self, Remove.self, Show.self, Versions.self, Rollback.self,
+            Switch<AdapterSwitch.Pin>.self, Switch<AdapterSwitch.Unpin>.self,
+            Switch<AdapterSwitch.Disable>.self, Switch<AdapterSwitch.Enable>.self,
+            Aliases.self, Alias.self, Unalias.self, Merge.self, Verify.self,
         ])
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the adapters.")
         @OptionGroup var place: AdapterPlace
+        @Option(help: "Only names that begin so.") var prefix: String?
+        @Option(help: "Only adapters of this PEFT method.") var method: String?
+        @Option(help: "Only adapters in this state: ready, resident, disabled …")
+        var state: String?
         @Flag(help: "Print JSON, one adapter a line.") var json = false
 
         func run() async throws {
+            let filter = AdapterFilter(prefix: prefix, method: method, state: state)
             try await place.work { store in
-                let adapters = try await store.list()
+                let adapters = try await store.list(filter)
                 if json {
                     for adapter in adapters { print(try adapter.line) }
+                } else if adapters.isEmpty {
+                    print("There is no adapter.")
                 } else {
-                    AdapterTable(adapters).print()
+                    for line in TextTable.of(adapters).lines { print(line) }
                 }
             }
         }
@@ -87,33 +97,6 @@ struct AdaptersCommand: AsyncParsableCommand {
             try await place.work { store in print(try await store.show(name).details) }
         }
     }
-
-    struct Pin: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Keep an adapter in memory.")
-        @OptionGroup var place: AdapterPlace
-        @Argument(help: "The adapter's name.") var name: String
-
-        func run() async throws {
-            try await place.work { store in
-                try await store.setPinned(name, true)
-                print("Pinned \(name)")
-            }
-        }
-    }
-
-    struct Unpin: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Let an adapter leave memory when others need it.")
-        @OptionGroup var place: AdapterPlace
-        @Argument(help: "The adapter's name.") var name: String
-
-        func run() async throws {
-            try await place.work { store in
-                try await store.setPinned(name, false)
-                print("Unpinned \(name)")
-            }
-        }
-    }
 }
 
 /// Where the adapters are that a command works on.
@@ -125,6 +108,14 @@ struct AdapterPlace: ParsableArguments {
     @Option(help: "Certificates to trust, in PEM format.", completion: .file()) var caFile: String?
     @Option(help: "Work on this state directory instead of a server.", completion: .directory)
     var stateDir: String?
+    @Option(help: "With --state-dir: whose adapters. With a server the key says it.")
+    var tenant: String?
+
+    func validate() throws {
+        guard tenant == nil || stateDir != nil else {
+            throw ValidationError("--tenant is for --state-dir; with a server the key says it.")
+        }
+    }
 
     var client: ServerClient {
         get throws { ServerClient(address: try Self.address(url, apiKey, caFile)) }
@@ -163,7 +154,8 @@ struct AdapterPlace: ParsableArguments {
         let registry = try AdapterRegistry(
             stateDirectory: URL(fileURLWithPath: stateDir, isDirectory: true), inspect: inspect)
         do {
-            try await body(LocalAdapters(registry: registry))
+            try await body(
+                LocalAdapters(registry: registry, tenant: tenant ?? AdapterKey.sharedTenant))
         } catch {
             await registry.close()
             throw error

@@ -50,6 +50,22 @@ struct BenchCommand: AsyncParsableCommand {
         return limits
     }
 
+    /// Tells before anything is measured that its figures could not be written.
+    ///
+    /// - Parameter flag: what named the file.
+    static func checkWritable(_ path: String?, as flag: String) throws {
+        guard let path else { return }
+        let files = FileManager.default
+        let folder = URL(filePath: path).deletingLastPathComponent().path
+        var isFolder: ObjCBool = false
+        let isThere = files.fileExists(atPath: path, isDirectory: &isFolder)
+        guard
+            isThere
+                ? !isFolder.boolValue && files.isWritableFile(atPath: path)
+                : files.isWritableFile(atPath: folder)
+        else { throw ValidationError("\(flag) \(path): cannot be written") }
+    }
+
     static func write(_ report: some Encodable, to path: String?) throws {
         guard let path else { return }
         let encoder = JSONEncoder()

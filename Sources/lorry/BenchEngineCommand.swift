@@ -23,6 +23,10 @@ struct BenchEngineCommand: AsyncParsableCommand {
     var weights: String?
     @Option(help: "A folder of PEFT adapters.", completion: .directory)
     var adapters: String?
+    @Option(help: "How adapters are held: \(operandFormats); by the weights unless given.")
+    var adapterWeights: String?
+    @Option(help: "How keys and values are held: \(operandFormats); by the weights unless given.")
+    var kvCache: String?
     @Option(
         help: """
             How requests spread over adapters: distinct (each its own), identical (all one), \
@@ -47,7 +51,15 @@ struct BenchEngineCommand: AsyncParsableCommand {
     @Option(help: "Writes every figure to this file.", completion: .file())
     var json: String?
 
+    private static let operandFormats = OperandFormat.allCases.map(\.rawValue)
+        .joined(separator: ", ")
+
     func validate() throws {
+        for (name, value) in [("--adapter-weights", adapterWeights), ("--kv-cache", kvCache)] {
+            guard let value, OperandFormat(rawValue: value) == nil else { continue }
+            throw ValidationError("\(name): '\(value)' is none of \(Self.operandFormats)")
+        }
+        try BenchCommand.checkWritable(json, as: "--json")
         for (name, value) in [
             ("--batch", batch), ("--prompt-tokens", promptTokens),
             ("--output-tokens", outputTokens), ("--repeat", repeatCount),
@@ -87,9 +99,13 @@ struct BenchEngineCommand: AsyncParsableCommand {
         let workload = EngineBench.Workload(
             batch: batch, promptTokenCount: promptTokens, outputTokenCount: outputTokens,
             popularity: Popularity(rawValue: popularity) ?? .distinct, seed: seed)
-        let found = try adapters.map { try findAdapters($0, loaded, workload) } ?? []
+        let formats = EngineBench.OperandFormats(
+            model: loaded, adapters: adapterWeights.flatMap { OperandFormat(rawValue: $0) },
+            kv: kvCache.flatMap { OperandFormat(rawValue: $0) })
+        let found =
+            try adapters.map { try findAdapters($0, loaded, formats.adapters, workload) } ?? []
         let bench = try EngineBench(
-            model: loaded, adapters: found, workload: workload,
+            model: loaded, formats: formats, adapters: found, workload: workload,
             maximumBatchTokenCount: maxBatchTokens, limits: limits, workers: workers)
         let measurement = try await bench.measure(repeatCount: repeatCount) { what in
             FileHandle.standardError.write(Data("\(what) …\n".utf8))
@@ -97,7 +113,8 @@ struct BenchEngineCommand: AsyncParsableCommand {
         await bench.shutdown()
         let setting = EngineReport.Setting(
             model: URL(filePath: model).lastPathComponent, weights: loaded.format.rawValue,
-            level: workers.level.rawValue, threads: workers.threadCount, workload: workload,
+            formats: formats, level: workers.level.rawValue, threads: workers.threadCount,
+            workload: workload,
             maxBatchTokens: bench.maximumBatchTokenCount, repeatCount: repeatCount,
             adapters: Array(found.prefix(bench.adapterCount)))
         let report = EngineReport(
@@ -107,10 +124,12 @@ struct BenchEngineCommand: AsyncParsableCommand {
     }
 
     private func findAdapters(
-        _ path: String, _ model: DecoderModel, _ workload: EngineBench.Workload
+        _ path: String, _ model: DecoderModel, _ format: OperandFormat,
+        _ workload: EngineBench.Workload
     ) throws -> [BenchAdapter] {
         let needed = workload.popularity.counts(requestCount: workload.batch).count
-        let found = try BenchAdapter.all(in: URL(filePath: path), model: model, count: needed)
+        let found = try BenchAdapter.all(
+            in: URL(filePath: path), model: model, format: format, count: needed)
         guard !found.isEmpty else { throw StartError("--adapters \(path): has no adapters") }
         return found
     }

@@ -23,6 +23,8 @@ struct BenchKernelsCommand: AsyncParsableCommand {
     @Option(help: "Writes every figure to this file.", completion: .file())
     var json: String?
 
+    func validate() throws { try BenchCommand.checkWritable(json, as: "--json") }
+
     func run() async throws {
         let pool = try BenchCommand.pool(
             threadCount: threads, level: BenchCommand.level(named: level))

@@ -46,6 +46,8 @@ struct BenchLoadCommand: AsyncParsableCommand {
     var plot: String?
 
     func validate() throws {
+        try BenchCommand.checkWritable(json, as: "--json")
+        try BenchCommand.checkWritable(plot, as: "--plot")
         guard http == 1 || http == 2 else {
             throw ValidationError("--http: \(http) is neither 1 nor 2")
         }

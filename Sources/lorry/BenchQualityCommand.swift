@@ -62,6 +62,7 @@ struct BenchQualityCommand: AsyncParsableCommand {
     }
 
     func validate() throws {
+        try BenchCommand.checkWritable(json, as: "--json")
         for (name, value) in [("--tokens", tokens), ("--window", window)]
         where value < 2 || value > 1 << 24 {
             throw ValidationError("\(name): \(value) is not between 2 and \(1 << 24)")

@@ -96,6 +96,7 @@ struct BenchSimulateCommand: ParsableCommand {
     var json: String?
 
     func validate() throws {
+        try BenchCommand.checkWritable(json, as: "--json")
         let counts: [(String, Int?, ClosedRange<Int>)] = [
             ("--load-threads", machine.loadThreads, 1...1024),
             ("--adapters", workload.adapters, 0...10_000_000),

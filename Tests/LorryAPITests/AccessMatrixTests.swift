@@ -15,12 +15,16 @@ import Testing
     enum Target {
         /// It names none.
         case none
+        /// It lists all that the caller may see.
+        case list
         /// One to run on: of the tenant or shared.
         case model
         /// One of the tenant's, to change or look at.
         case own
         /// A name that need not exist yet.
         case new
+        /// Another name for one of the tenant's, `nick-NAME`. That is in no key's list.
+        case alias
     }
 
     enum Body {
@@ -40,6 +44,9 @@ import Testing
         /// Changes the registry.
         let changes: Bool
 
+        /// As it is registered.
+        var path: String { route.replacing("nick-", with: "") }
+
         init(
             _ route: String, _ role: Role?, _ target: Target = .none, _ status: Int = 200,
             _ body: Body = .nothing, changes: Bool = false
@@ -57,7 +64,7 @@ import Testing
         Row("GET /health", nil), Row("GET /health/live", nil), Row("GET /health/ready", nil),
         Row("GET /health/startup", nil), Row("GET /ping", nil), Row("GET /version", nil),
         Row("GET /metrics", .metrics),
-        Row("GET /v1/models", .inference), Row("GET /v1/models/**", .inference, .model),
+        Row("GET /v1/models", .inference, .list), Row("GET /v1/models/**", .inference, .model),
         Row(
             "POST /v1/completions", .inference, .model, 200,
             .json(#"{"model": "NAME", "prompt": "a", "max_tokens": 1}"#)),
@@ -72,10 +79,15 @@ import Testing
         Row(
             "POST /detokenize", .inference, .model, 200,
             .json(#"{"lora": [{"name": "NAME"}], "tokens": [97]}"#)),
-        Row("GET /lora-adapters", .inference),
-        Row("GET /admin/adapters", .admin), Row("GET /admin/adapters/{name}", .admin, .own),
+        Row("GET /lora-adapters", .inference, .list),
+        Row("GET /admin/adapters", .admin, .list), Row("GET /admin/adapters/{name}", .admin, .own),
         Row("GET /admin/adapters/{name}/versions", .admin, .own),
-        Row("GET /admin/events", .admin), Row("GET /admin/usage", .admin),
+        Row("GET /admin/events", .admin, .list), Row("GET /admin/usage", .admin, .list),
+        Row("GET /admin/uploads", .admin), Row("GET /admin/aliases", .admin, .list),
+        Row("GET /admin/aliases/nick-{name}", .admin, .own),
+        Row(
+            "PUT /admin/aliases/nick-{name}", .admin, .alias, 200, .json(#"{"adapter": "NAME"}"#)),
+        Row("DELETE /admin/aliases/nick-{name}", .admin, .alias, changes: true),
         Row("PUT /admin/adapters/{name}", .admin, .new, 201, .archive("new"), changes: true),
         Row("DELETE /admin/adapters/{name}", .admin, .own, changes: true),
         Row("POST /admin/adapters/{name}/pin", .admin, .own, changes: true),
@@ -124,9 +136,10 @@ import Testing
             guard roles.contains(role) else { return 403 }
             let may =
                 switch row.target {
-                case .none: true
+                case .none, .list: true
                 case .model: models.contains(adapter)
                 case .own: own.contains(adapter)
+                case .alias: own.contains(adapter) && list == nil
                 case .new: list?.contains(adapter) ?? true
                 }
             return may ? row.status : 404
@@ -180,6 +193,8 @@ import Testing
         }
         for (name, tenant) in Self.adapters.sorted(by: { $0.key < $1.key }) {
             try await server.addAdapter(name, name, tenant: tenant)
+            try await server.registry.setAlias(
+                name: "nick-\(name)", tenant: tenant, to: name, actor: "test")
             var counts = UsageCounts()
             counts.requestCount = 1
             server.services.usage.record(
@@ -236,10 +251,10 @@ import Testing
         for name in Self.adapters.keys where !known.contains(name) {
             #expect(!answer.body.contains(name), "\(about) tells of \(name)")
         }
-        if row.role == .inference, answer.status == 200, case .none = row.target {
+        if row.role == .inference, answer.status == 200, case .list = row.target {
             for name in caller.models { #expect(answer.body.contains(name), "\(about)") }
         }
-        if row.role == .admin, answer.status == 200, case .none = row.target {
+        if row.role == .admin, answer.status == 200, case .list = row.target {
             for name in caller.shown { #expect(answer.body.contains(name), "\(about)") }
         }
     }
@@ -248,10 +263,9 @@ import Testing
         let services = try await server().services
         let registered = APIRouter.routes(services)
         #expect(registered.count == Self.rows.count)
-        #expect(
-            Set(registered.map { "\($0.method) \($0.path)" }) == Set(Self.rows.map(\.route)))
+        #expect(Set(registered.map { "\($0.method) \($0.path)" }) == Set(Self.rows.map(\.path)))
         for route in registered {
-            let row = Self.rows.first { $0.route == "\(route.method) \(route.path)" }
+            let row = Self.rows.first { $0.path == "\(route.method) \(route.path)" }
             #expect(row?.role == route.role, "\(route.path)")
         }
     }
@@ -385,7 +399,7 @@ import Testing
         #expect(paths(.serving).union(paths(.administration)) == paths(.sole))
         #expect(
             paths(.serving).intersection(paths(.administration))
-                == Set(Self.rows.filter { $0.role == nil }.map(\.route)))
+                == Set(Self.rows.filter { $0.role == nil }.map(\.path)))
         let everyone = try #require(Self.callers.last)
         for row in Self.rows {
             let served = try await send(serving, row, everyone, "blue-listed").status

@@ -29,12 +29,15 @@ private final class SmallModel {
 
     func adapters(_ count: Int) throws -> [BenchAdapter] {
         try BenchAdapter.all(
-            in: folder.appending(path: "adapters"), model: model, count: count)
+            in: folder.appending(path: "adapters"), model: model, format: .bf16, count: count)
     }
 
-    func bench(_ workload: EngineBench.Workload, adapterCount: Int) throws -> EngineBench {
+    func bench(
+        _ workload: EngineBench.Workload, adapterCount: Int, kv: OperandFormat = .bf16
+    ) throws -> EngineBench {
         try EngineBench(
-            model: model, adapters: try adapters(adapterCount), workload: workload,
+            model: model, formats: .init(model: model, kv: kv),
+            adapters: try adapters(adapterCount), workload: workload,
             maximumBatchTokenCount: 24, limits: smallLimits, workers: pool)
     }
 }
@@ -82,6 +85,17 @@ struct EngineBenchTests {
         #expect(base[1].byteCount == base[0].byteCount + 2 * 128)
     }
 
+    @Test func int8KeysAndValuesAreReadWithTheirScales() async throws {
+        let small = try await SmallModel(adapterCount: 1)
+        let bench = try small.bench(
+            .init(batch: 1, promptTokenCount: 10, outputTokenCount: 3), adapterCount: 0, kv: .int8)
+        let measurement = try await bench.measure(repeatCount: 1)
+        await bench.shutdown()
+        let steps = measurement.base[0].decode.steps
+        // A position more: 2 layers x 2 heads x (8 bytes and a scale) x 2.
+        #expect(steps[1].byteCount - steps[0].byteCount == 2 * 2 * (8 + 4) * 2)
+    }
+
     @Test func refusesWhatDoesNotFit() async throws {
         let small = try await SmallModel(adapterCount: 2)
         #expect(throws: BenchError.self) {
@@ -107,7 +121,8 @@ struct EngineBenchTests {
         await bench.shutdown()
         let report = EngineReport(
             setting: .init(
-                model: "small", weights: "bf16", level: "portable", threads: 2,
+                model: "small", weights: "bf16", formats: .init(model: small.model, kv: .int8),
+                level: "portable", threads: 2,
                 workload: workload, maxBatchTokens: 24, repeatCount: 1,
                 adapters: try small.adapters(1)),
             limits: LimitsReport(smallLimits), measurement: measurement)
@@ -122,6 +137,8 @@ struct EngineBenchTests {
             #expect(figure > 0 && base > 0)
         }
         #expect(object["popularity"] as? String == "identical")
+        #expect(object["adapter_weights"] as? String == "bf16")
+        #expect(object["kv_cache"] as? String == "int8")
         let share = try #require(object["share_of_base"] as? [String: Double])
         #expect(Set(share.keys) == ["prefill", "decode"])
         let limits = try #require(object["limits"] as? [String: Any])

@@ -101,7 +101,7 @@ import Testing
         (.adapterWeights, "int4", "f32, bf16, int8"), (.kvCache, "f16", "f32, bf16, int8"),
         (.memoryBudget, "lots", "4GiB"),
         (.memoryBudget, "0", "4GiB"), (.drainTimeout, "soon", "30s"), (.logFormat, "xml", "text"),
-        (.logLevel, "loud", "trace"), (.strictAdapters, "maybe", "true or false"),
+        (.logLevel, "loud", "trace"), (.strictAdapters, "maybe", "on, off, true, false"),
     ])
     func badValuesAreNamedInEveryLayer(setting: ServeSetting, value: String, hint: String) {
         let layers = [

@@ -165,7 +165,7 @@ struct AdapterRegistryTests {
         #expect(
             await kind { try await registry.add("a", two, expecting: absent) }
                 == .preconditionFailed)
-        let atOne = Precondition(ifMatch: .versions([one.digest]))
+        let atOne = Precondition(ifMatch: .tags([one.digest]))
         try await registry.add("a", two, expecting: atOne)
         for body in [
             { try await registry.add("a", adapterFiles("three"), expecting: atOne) },

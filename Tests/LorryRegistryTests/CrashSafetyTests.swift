@@ -41,6 +41,11 @@ struct CrashSafetyTests {
             try await $0.pin(name: "a", actor: "x")
             try await $0.disable(name: "b", actor: "x")
         },
+        Scenario(testDescription: "alias", outcomes: ["weights two"]) {
+            try await $0.setAlias(name: "other", to: "b", actor: "x")
+            try await $0.setAlias(name: "other", to: "a", actor: "x")
+            try await $0.removeAlias(name: "other", actor: "x")
+        },
         Scenario(testDescription: "refused upload", outcomes: ["weights two"]) { registry in
             let refused = await kind { try await registry.add("a", [adapterFiles()[0]]) }
             #expect(refused == .invalid || refused == .storage)
@@ -71,6 +76,9 @@ struct CrashSafetyTests {
             #expect(try registry.weights("c") == "weights three", comment)
         }
         #expect(try registry.record(name: "b").method == "LORA", comment)
+        for alias in registry.aliases() {
+            #expect(try registry.weights(alias.name) == registry.weights(alias.adapter), comment)
+        }
         // It goes on as if nothing had happened.
         try await registry.add("d", adapterFiles("four"))
         #expect(try registry.weights("d") == "weights four", comment)

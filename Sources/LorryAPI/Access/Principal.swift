@@ -62,6 +62,11 @@ public struct Principal: Sendable, Equatable {
     var maximumTokenCount: Int? {
         [limits.maximumTokenCount, tenantLimits.shared.maximumTokenCount].compactMap { $0 }.min()
     }
+
+    /// Whether a key may use an adapter by one of its aliases: either name may be in its list.
+    func mayUse(adapter name: String, as alias: String) -> Bool {
+        mayUse(adapter: name) || mayUse(adapter: alias)
+    }
 }
 
 /// Bounds on requests, of one key or of a tenant's keys together. Nil leaves the server's own bound.

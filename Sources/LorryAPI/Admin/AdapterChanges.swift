@@ -22,6 +22,14 @@ struct AdapterChanges: Sendable {
         guard principal.mayUse(adapter: name) else { throw .noAdapter(named: name) }
     }
 
+    /// Whoever changes an alias must be free to use both it and what it stands for.
+    private func checkAlias(_ name: String) throws(RegistryError) {
+        guard principal.allowedAdapters != nil else { return }
+        let known = try? registry.alias(name: name, tenant: tenant)
+        guard principal.mayUse(adapter: name), principal.mayUse(adapter: known?.adapter ?? name)
+        else { throw .noAlias(named: name) }
+    }
+
     /// What is known of an addition before its first byte is read.
     ///
     /// - Throws: `notFound` where the key may not use the name, `overAllowance` where the tenant has
@@ -34,11 +42,16 @@ struct AdapterChanges: Sendable {
     private var allowance: TenantAllowance { principal.tenantLimits.adapters }
 
     /// An upload that is not let grow beyond what the tenant may have at all.
-    func makeUpload() throws(RegistryError) -> AdapterUpload {
-        guard let bound = allowance.storedByteCount else { return try registry.makeUpload() }
+    /// - Parameter byteCount: what the body will bring, where that is known.
+    func makeUpload(
+        for name: String, byteCount: Int? = nil
+    ) throws(RegistryError) -> AdapterUpload {
         var limits = registry.uploadLimits
-        limits.maxWeightsByteCount = min(limits.maxWeightsByteCount, bound)
-        return try registry.makeUpload(limits: limits)
+        if let bound = allowance.storedByteCount {
+            limits.maxWeightsByteCount = min(limits.maxWeightsByteCount, bound)
+        }
+        return try registry.makeUpload(
+            for: AdapterKey(name: name, tenant: tenant), byteCount: byteCount, limits: limits)
     }
 
     private var registry: AdapterRegistry { services.registry }
@@ -79,6 +92,24 @@ struct AdapterChanges: Sendable {
             name: name, tenant: tenant, to: version, expecting: expecting, actor: actor)
         follow(from: before, to: record)
         return record
+    }
+
+    func setAlias(
+        _ name: String, to target: String, expecting: Precondition
+    ) async throws(RegistryError) -> (alias: AdapterAlias, created: Bool) {
+        try checkAlias(name)
+        // An alias in a key's list would else open any adapter to it.
+        try check(String(target.prefix { $0 != "@" }))
+        return try await registry.setAlias(
+            name: name, tenant: tenant, to: target, expecting: expecting, actor: actor)
+    }
+
+    func removeAlias(
+        _ name: String, expecting: Precondition
+    ) async throws(RegistryError) -> AdapterAlias {
+        try checkAlias(name)
+        return try await registry.removeAlias(
+            name: name, tenant: tenant, expecting: expecting, actor: actor)
     }
 
     enum Switch: String, CaseIterable {

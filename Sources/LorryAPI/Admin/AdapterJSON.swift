@@ -17,6 +17,25 @@ extension JSON {
             "storedByteCount": .integer(record.storedByteCount),
             "tenant": .string(record.tenant), "created": .time(record.created),
             "state": .string(state.rawValue), "pinned": .bool(record.pinned),
+            "aliases": .array(record.aliases.map { .string($0) }),
+        ]
+    }
+
+    init(_ alias: AdapterAlias) {
+        self = [
+            "name": .string(alias.name), "adapter": .string(alias.adapter),
+            "version": .string(alias.version.digest), "fixed": .bool(alias.isFixed),
+            "tenant": .string(alias.tenant), "created": .time(alias.created),
+        ]
+    }
+
+    init(_ upload: UploadStatus) {
+        self = [
+            "id": .integer(upload.id), "name": .optional(upload.key?.name),
+            "tenant": .optional(upload.key?.tenant), "started": .time(upload.started),
+            "phase": .string(upload.phase.rawValue),
+            "receivedByteCount": .integer(upload.receivedByteCount),
+            "byteCount": .optional(upload.byteCount),
         ]
     }
 
@@ -47,6 +66,10 @@ extension JSON {
     }
 }
 
+extension AdapterAlias {
+    var entityTag: String { "\"\(target)\"" }
+}
+
 extension AdapterRecord {
     var entityTag: String { "\"\(version.digest)\"" }
 }
@@ -60,7 +83,7 @@ extension Precondition {
     }
 
     private static func tags(_ text: String, takesWeak: Bool) -> Tags {
-        var versions: Set<String> = []
+        var tags: Set<String> = []
         for element in text.split(separator: ",") {
             var tag = element.trimmingSpaces
             if tag == "*" { return .any }
@@ -68,8 +91,8 @@ extension Precondition {
                 guard takesWeak else { continue }
                 tag.removeFirst(2)
             }
-            versions.insert(tag.trimmingCharacters(in: ["\""]))
+            tags.insert(tag.trimmingCharacters(in: ["\""]))
         }
-        return .versions(versions)
+        return .tags(tags)
     }
 }

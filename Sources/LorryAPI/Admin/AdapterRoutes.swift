@@ -13,7 +13,7 @@ extension APIRouter {
         on(.get, "/admin/adapters/{name}", .role(.admin)) { call in
             let record = try services.record(call)
             let wanted = Precondition(call.request.headers).ifNoneMatch
-            if let wanted, wanted.names(record.version) {
+            if let wanted, wanted.contains(record.version.digest) {
                 return Response(status: .notModified, headers: [.eTag: record.entityTag])
             }
             return services.answer(record)
@@ -41,15 +41,6 @@ extension APIRouter {
         }
         on(.post, "/admin/adapters/{name}/merge", .role(.admin)) { call in
             try await services.merge(call)
-        }
-    }
-}
-
-extension Precondition.Tags {
-    fileprivate func names(_ version: LorryRegistry.AdapterVersionID) -> Bool {
-        switch self {
-        case .any: true
-        case .versions(let digests): digests.contains(version.digest)
         }
     }
 }
@@ -83,8 +74,10 @@ extension APIServices {
     fileprivate func putAdapter(_ call: Call) async throws -> Response {
         let body = try AdapterUploadBody(call.request)
         let changes = AdapterChanges(self, for: call.principal)
-        try changes.checkAddition(call.parameter("name"))
-        let upload = try changes.makeUpload()
+        let name = call.parameter("name")
+        try changes.checkAddition(name)
+        let upload = try changes.makeUpload(
+            for: name, byteCount: call.request.headers[.contentLength].flatMap { Int($0) })
         do {
             try await body.write(call.request, to: upload, self)
         } catch {
@@ -92,7 +85,7 @@ extension APIServices {
             throw error
         }
         let outcome = try await changes.add(
-            name: call.parameter("name"), from: upload,
+            name: name, from: upload,
             expecting: Precondition(call.request.headers))
         return answer(
             outcome.record, status: outcome.created ? .created : .ok,
@@ -116,8 +109,7 @@ extension APIServices {
     /// The shared tenant's keys see every tenant's adapters, other keys their own.
     fileprivate func listAdapters(_ call: Call) throws(APIError) -> Response {
         var query = ListQuery()
-        let tenant = call.principal.tenant
-        query.tenants = tenant == AdapterKey.sharedTenant ? nil : [tenant]
+        query.tenants = call.visibleTenants
         query.names = call.principal.allowedAdapters
         query.method = call.query("method")
         query.namePrefix = call.query("prefix")
@@ -131,23 +123,33 @@ extension APIServices {
             query.versions = state == .resident ? residentVersions : nil
         }
         query.limit = try call.pageLimit(default: 1000)
-        if let text = call.query("after") {
-            let parts = text.split(separator: "/", maxSplits: 1).map(String.init)
-            query.after = AdapterKey(
-                name: parts.last ?? "", tenant: parts.count == 2 ? parts[0] : tenant)
-        }
+        query.after = call.listPosition
         let page = registry.list(query)
         let resident = residentVersions
         return .json([
             "adapters": .array(
                 page.adapters.map { JSON($0, isResident: resident.contains($0.version.digest)) }),
-            "next": .optional(page.next.map { "\($0.tenant)/\($0.name)" }),
+            "next": .optional(page.next?.listPosition),
             "remaining": .integer(page.remainingCount),
         ])
     }
 }
 
+extension AdapterKey {
+    /// What a list's `next` says of the entry where a page ended.
+    var listPosition: String { "\(tenant)/\(name)" }
+}
+
 extension Call {
+    /// Where the page before ended: `next` of that page, or a name.
+    var listPosition: AdapterKey? {
+        query("after").map { text in
+            let parts = text.split(separator: "/", maxSplits: 1).map(String.init)
+            return AdapterKey(
+                name: parts.last ?? "", tenant: parts.count == 2 ? parts[0] : principal.tenant)
+        }
+    }
+
     func pageLimit(default standard: Int) throws(APIError) -> Int {
         guard let text = query("limit") else { return standard }
         guard let limit = Int(text), (1...10_000).contains(limit) else {

@@ -45,7 +45,7 @@ extension APIServices {
         guard let folder = try? LocalFolder.resolve(path, below: allowedRoots) else {
             throw APIError(.notFound, "Loading lora \(name) failed: No adapter found for \(path)")
         }
-        let upload = try await stagedFolder(folder, changes)
+        let upload = try await stagedFolder(folder, for: name, changes)
         _ = try await changes.add(
             name: name, from: upload,
             expecting: replaces ? .none : Precondition(ifNoneMatch: .any))
@@ -53,9 +53,9 @@ extension APIServices {
     }
 
     private func stagedFolder(
-        _ folder: URL, _ changes: AdapterChanges
+        _ folder: URL, for name: String, _ changes: AdapterChanges
     ) async throws(RegistryError) -> AdapterUpload {
-        let upload = try changes.makeUpload()
+        let upload = try changes.makeUpload(for: name)
         do {
             try await upload.copyFolder(folder)
         } catch {

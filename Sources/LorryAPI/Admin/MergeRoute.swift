@@ -97,7 +97,7 @@ extension APIServices {
         } catch {
             throw Self.refusal(of: error)
         }
-        let upload = try changes.makeUpload()
+        let upload = try changes.makeUpload(for: call.parameter("name"))
         do {
             try await Self.write(merge, to: upload)
         } catch {

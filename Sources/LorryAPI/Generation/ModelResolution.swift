@@ -80,13 +80,19 @@ extension APIServices {
         _ wanted: String, shown: String, _ principal: Principal
     ) throws(APIError) -> AdapterLease {
         let name = String(wanted.prefix { $0 != "@" })
-        guard principal.mayUse(adapter: name) else { throw .modelNotFound(shown) }
+        let lease: AdapterLease
         do {
-            return try registry.acquire(wanted, tenant: principal.tenant)
+            lease = try registry.acquire(wanted, tenant: principal.tenant)
         } catch {
+            // What a key may not use is not there, whatever state it is in.
+            guard principal.mayUse(adapter: name) else { throw .modelNotFound(shown) }
             let isUnknown = error.kind == .notFound || error.kind == .invalid
             throw isUnknown ? .modelNotFound(shown) : APIError(error)
         }
+        guard principal.mayUse(adapter: lease.record.name, as: name) else {
+            throw .modelNotFound(shown)
+        }
+        return lease
     }
 
     /// How the engine gets at a version of an adapter, whose files stay while it holds this.
@@ -129,6 +135,19 @@ extension APIServices {
         let own = Set(records.filter { $0.tenant == principal.tenant }.map(\.name))
         return records.filter {
             $0.state == .ready && ($0.tenant == principal.tenant || !own.contains($0.name))
+        }
+    }
+
+    /// The aliases that the key may use and that can be served, by name, as `resolve` has it: a
+    /// tenant's own adapters and aliases hide shared ones.
+    func visibleAliases(
+        for principal: Principal
+    ) -> [(alias: String, record: AdapterRecord)] {
+        registry.aliases(of: [principal.tenant, AdapterKey.sharedTenant]).compactMap { alias in
+            guard let record = try? lease(alias.name, shown: alias.name, principal).record,
+                record.key == AdapterKey(name: alias.adapter, tenant: alias.tenant)
+            else { return nil }
+            return (alias.name, record)
         }
     }
 }

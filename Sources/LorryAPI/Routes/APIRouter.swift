@@ -87,6 +87,8 @@ public struct APIRouter {
         addCompletionRoute(services)
         addChatRoute(services)
         addAdapterRoutes(services)
+        addAliasRoutes(services)
+        addUploadRoute(services)
         addAuditRoute(services)
         addUsageRoute(services)
         addLoraRoutes(services)

@@ -6,7 +6,11 @@ extension APIRouter {
     mutating func addModelRoutes(_ services: APIServices) {
         on(.get, "/v1/models", .role(.inference)) { call in
             let adapters = services.visibleAdapters(for: call.principal)
-            let cards = [services.baseCard] + adapters.map(services.card(of:))
+            let cards =
+                [services.baseCard] + adapters.map { services.card(of: $0) }
+                + services.visibleAliases(for: call.principal).map { alias, record in
+                    services.card(of: record, as: alias)
+                }
             return .json(["object": "list", "data": .array(cards)])
         }
         // Names of base models may hold slashes.
@@ -23,18 +27,12 @@ extension APIServices {
         named name: String, for principal: Principal
     ) throws(APIError) -> JSON {
         if name == card.name { return baseCard }
-        let adapters = visibleAdapters(for: principal)
         let bare =
             name.hasPrefix("\(card.name):") ? String(name.dropFirst(card.name.count + 1)) : name
-        let base = String(bare.prefix { $0 != "@" })
-        guard let record = adapters.first(where: { $0.name == base }) else {
+        guard let lease = try? lease(bare, shown: name, principal) else {
             throw .modelNotFound(name)
         }
-        guard base != bare else { return card(of: record) }
-        guard let lease = try? registry.acquire(bare, tenant: principal.tenant) else {
-            throw .modelNotFound(name)
-        }
-        return card(of: lease.record)
+        return card(of: lease.record, as: String(bare.prefix { $0 != "@" }))
     }
 
     fileprivate var baseCard: JSON {
@@ -46,9 +44,10 @@ extension APIServices {
         ]
     }
 
-    fileprivate func card(of record: AdapterRecord) -> JSON {
+    /// - Parameter name: the alias by which it was asked for; nil for its own name.
+    fileprivate func card(of record: AdapterRecord, as name: String? = nil) -> JSON {
         [
-            "id": .string(record.name), "object": "model",
+            "id": .string(name ?? record.name), "object": "model",
             "created": .integer(Int(record.created.timeIntervalSince1970)),
             "owned_by": .string(record.tenant), "root": .string(record.name),
             "parent": .string(card.name),

@@ -2,7 +2,7 @@ import LorryModel
 import LorryTensor
 
 /// What a step of a model must read and compute at least.
-public struct StepCost: Sendable {
+public struct StepWork: Sendable {
     /// Consecutive positions of one sequence that a step computes.
     public struct Span: Sendable, Equatable {
         /// The sequence's place in the batch.
@@ -33,7 +33,8 @@ public struct StepCost: Sendable {
     public var layerParameterCount: Int
     public var headParameterCount: Int
     public var weightArithmetic: Arithmetic
-    public var operandArithmetic: Arithmetic
+    public var adapterArithmetic: Arithmetic
+    public var attentionArithmetic: Arithmetic
     /// Bytes of one position's keys and values in one layer.
     public var positionByteCount: Int
     /// Width of all query heads side by side.
@@ -43,29 +44,33 @@ public struct StepCost: Sendable {
 
     public init(
         layerByteCount: Int, headByteCount: Int, layerParameterCount: Int,
-        headParameterCount: Int, weightArithmetic: Arithmetic, operandArithmetic: Arithmetic,
-        positionByteCount: Int, queryWidth: Int, windows: [Int?]
+        headParameterCount: Int, weightArithmetic: Arithmetic, adapterArithmetic: Arithmetic,
+        attentionArithmetic: Arithmetic, positionByteCount: Int, queryWidth: Int, windows: [Int?]
     ) {
         self.layerByteCount = layerByteCount
         self.headByteCount = headByteCount
         self.layerParameterCount = layerParameterCount
         self.headParameterCount = headParameterCount
         self.weightArithmetic = weightArithmetic
-        self.operandArithmetic = operandArithmetic
+        self.adapterArithmetic = adapterArithmetic
+        self.attentionArithmetic = attentionArithmetic
         self.positionByteCount = positionByteCount
         self.queryWidth = queryWidth
         self.windows = windows
     }
 
-    public init(model: DecoderModel) {
+    /// - Parameter formats: how adapters, keys and values are held.
+    public init(model: DecoderModel, formats: EngineBench.OperandFormats) {
         let configuration = model.configuration
-        let operands = model.format.operandFormat
         self.init(
             layerByteCount: model.layerByteCount, headByteCount: model.headByteCount,
             layerParameterCount: model.layerParameterCount,
             headParameterCount: model.headParameterCount,
-            weightArithmetic: model.format.arithmetic, operandArithmetic: operands.arithmetic,
-            positionByteCount: 2 * configuration.kvWidth * operands.byteCount,
+            weightArithmetic: model.format.arithmetic,
+            adapterArithmetic: formats.adapters.arithmetic,
+            attentionArithmetic: formats.kv.arithmetic,
+            positionByteCount: 2 * configuration.kvWidth * formats.kv.byteCount
+                + 2 * configuration.kvHeadCount * formats.kv.scaleByteCount,
             queryWidth: configuration.queryWidth, windows: configuration.slidingWindows)
     }
 
@@ -89,7 +94,7 @@ public struct StepCost: Sendable {
         var read: Set<Int> = []
         for span in spans where span.sequence < assignment.count {
             let adapter = adapters[assignment[span.sequence]]
-            work.add(2 * Double(adapter.parameterCount) * Double(span.count), operandArithmetic)
+            work.add(2 * Double(adapter.parameterCount) * Double(span.count), adapterArithmetic)
             if read.insert(assignment[span.sequence]).inserted {
                 work.byteCount += Double(adapter.byteCount)
             }
@@ -109,7 +114,7 @@ public struct StepCost: Sendable {
             growing * (first + first + growing - 1) / 2
             + (growing < span.count ? (span.count - growing) * window : 0)
         let seen = end - max(0, window == Int.max ? 0 : first - window)
-        work.add(4 * Double(queryWidth) * Double(pairs), operandArithmetic)
+        work.add(4 * Double(queryWidth) * Double(pairs), attentionArithmetic)
         work.byteCount += Double(seen * positionByteCount)
     }
 

@@ -2,11 +2,12 @@ import LorryBench
 import LorryTensor
 import Testing
 
-struct StepCostTests {
+struct StepWorkTests {
     /// Two layers, the second with a window of 4 positions; 10 bytes per position and layer.
-    private let cost = StepCost(
+    private let cost = StepWork(
         layerByteCount: 1000, headByteCount: 500, layerParameterCount: 300,
-        headParameterCount: 100, weightArithmetic: .int8, operandArithmetic: .bf16,
+        headParameterCount: 100, weightArithmetic: .int8, adapterArithmetic: .bf16,
+        attentionArithmetic: .bf16,
         positionByteCount: 10, queryWidth: 8, windows: [nil, 4])
 
     @Test func countsTheBase() {
@@ -39,10 +40,10 @@ struct StepCostTests {
     }
 
     @Test func readsASharedAdapterOnce() {
-        let spans = (0..<4).map { StepCost.Span(sequence: $0, start: 9, count: 1) }
+        let spans = (0..<4).map { StepWork.Span(sequence: $0, start: 9, count: 1) }
         let adapters = [
-            StepCost.Adapter(byteCount: 70, parameterCount: 35),
-            StepCost.Adapter(byteCount: 20, parameterCount: 10),
+            StepWork.Adapter(byteCount: 70, parameterCount: 35),
+            StepWork.Adapter(byteCount: 20, parameterCount: 10),
         ]
         let base = cost.work(spans, logitRowCount: 4)
         let mixed = cost.work(
@@ -55,7 +56,7 @@ struct StepCostTests {
     }
 
     @Test func cutsPromptsIntoSteps() {
-        let steps = StepCost.prefillSpans(
+        let steps = StepWork.prefillSpans(
             tokenCounts: [7, 5, 3], promptTokenCount: 5, sequenceCount: 3)
         #expect(steps.map(\.endCount) == [1, 1, 1])
         #expect(
