@@ -62,7 +62,7 @@ import Testing
         for header in ["", "{", "nonsense", "{}{}", "{} \0", "{,}", "{\"a"] {
             #expect(try reason(header: header).contains("header"))
         }
-        // The reference library takes no white space in front either.
+        // The reference library takes white space in front, but no tool writes it.
         for header in ["[]", " {}", "\u{FEFF}{}"] {
             #expect(try reason(header: header).contains("not an object"))
         }

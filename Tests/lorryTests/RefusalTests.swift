@@ -61,6 +61,34 @@ extension EndToEndTests {
             }
         }
 
+        /// Finite numbers may still overflow on the way to an answer.
+        @Test func numbersThatOverflowAreNoAnswer() async throws {
+            let options = LorryServer.Options(
+                model: Self.llama.appending(path: "base"), modelName: "tiny", adapters: nil)
+            try await LorryServer.run(options) { server in
+                let client = server.client
+                let archive = TarBuilder(CraftedUpload().files).archive
+                #expect(try await client.put("good", archive).status == 201)
+                func post(_ path: String, _ json: String) async throws -> (Int, String) {
+                    let reply = try await client.send(
+                        .POST, path, headers: [("content-type", "application/json")],
+                        body: Array(json.utf8))
+                    return (reply.status, reply.text)
+                }
+                let (status, text) = try await post(
+                    "/v1/completions",
+                    #"{"prompt": [1, 2], "lora": [{"name": "good", "scale": 1e38}]}"#)
+                #expect(status == 500 && text.contains("'good'"), "\(status) \(text)")
+                let huge =
+                    #"{"adapters": [{"name": "good", "weight": 3e38}, {"name": "good", "weight": 3e38}], "combination_type": "cat"}"#
+                let (merged, reason) = try await post("/admin/adapters/huge/merge", huge)
+                #expect(merged == 400 && reason.contains("not finite"), "\(merged) \(reason)")
+                let (after, _) = try await post(
+                    "/v1/completions", #"{"model": "good", "prompt": [1, 2]}"#)
+                #expect(after == 200)
+            }
+        }
+
         @Test func theMatrixNamesEachRuleOnce() throws {
             let rules = try Self.matrix().map(\.rule)
             #expect(Set(rules).count == rules.count)
