@@ -77,6 +77,9 @@ var targets: [Target] = [
     .target(
         name: "CraftedArchives", dependencies: ["CZlib"], path: "Tests/CraftedArchives",
         swiftSettings: lorrySettings),
+    .target(
+        name: "RawTraffic", dependencies: nio, path: "Tests/RawTraffic",
+        swiftSettings: lorrySettings),
     .executableTarget(
         name: "lorry",
         dependencies: [
@@ -89,7 +92,7 @@ var targets: [Target] = [
     ),
     .testTarget(
         name: "lorryTests",
-        dependencies: ["lorry", "CraftedArchives"] + nio,
+        dependencies: ["lorry", "CraftedArchives", "RawTraffic"] + nio,
         exclude: ["Fixtures"],
         swiftSettings: lorrySettings
     ),
@@ -116,7 +119,10 @@ targets += library(
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,
-    testDependencies: [hummingbird, httpTypes, lifecycle, logging, metrics] + nio)
+    testDependencies: [
+        "RawTraffic", hummingbird, httpTypes, lifecycle, logging, metrics,
+        .product(name: "MetricsTestKit", package: "swift-metrics"),
+    ] + nio)
 targets += library(
     "LorryAPI",
     [
