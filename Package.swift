@@ -80,7 +80,7 @@ var targets: [Target] = [
     ),
     .testTarget(
         name: "lorryTests",
-        dependencies: ["lorry"] + nio,
+        dependencies: ["lorry", "LorryRegistry", grdb, logging] + nio,
         exclude: ["Fixtures"],
         swiftSettings: lorrySettings
     ),

@@ -118,7 +118,7 @@ package struct StoredVersion: Sendable, Equatable {
 /// One entry of the append-only audit log.
 public struct RegistryEvent: Sendable, Codable, Equatable {
     public enum Action: String, Sendable, Codable, CaseIterable {
-        case add, remove, pin, unpin, disable, enable, rollback, damage
+        case add, remove, pin, unpin, disable, enable, rollback, damage, backup
     }
 
     /// Rises by one per event, without gaps; a reader of the live stream sees by it that it missed some.

@@ -11,7 +11,10 @@ struct Addition: Sendable {
 /// Makes all changes, one after another on the registry's queue: store first, then rows, then
 /// memory. No method awaits anything, so each is one unbroken turn.
 actor RegistryWriter {
-    private let core: RegistryCore
+    let core: RegistryCore
+    /// Moved into the store for rows that may come back with a crash; see
+    /// `RegistryDatabase.commit`.
+    private var unsettled: Set<AdapterVersionID> = []
 
     nonisolated var unownedExecutor: UnownedSerialExecutor {
         core.changes.asUnownedSerialExecutor()
@@ -35,7 +38,7 @@ actor RegistryWriter {
             do {
                 return try register(additions, moved: moved)
             } catch {
-                for version in moved { core.throwAway(version) }
+                giveUp(moved)
                 throw error
             }
         }
@@ -123,7 +126,7 @@ actor RegistryWriter {
         }
     }
 
-    private func turn<Result>(_ body: () throws -> Result) throws(RegistryError) -> Result {
+    func turn<Result>(_ body: () throws -> Result) throws(RegistryError) -> Result {
         do { return try body() } catch { throw RegistryError.wrapping(error) }
     }
 
@@ -156,14 +159,32 @@ actor RegistryWriter {
 extension RegistryWriter {
     /// Moves what the store lacks into it and makes the moves durable; returns what was moved.
     private func install(_ staged: [StagedVersion]) throws -> Set<AdapterVersionID> {
-        let files = core.files
         var moved: Set<AdapterVersionID> = []
+        do {
+            try install(staged, &moved)
+            return moved
+        } catch {
+            giveUp(moved)
+            throw error
+        }
+    }
+
+    /// Takes versions out of the store again that got no row.
+    private func giveUp(_ moved: Set<AdapterVersionID>) {
+        guard !core.database.mayComeBack else { return unsettled.formUnion(moved) }
+        for version in moved { core.throwAway(version) }
+    }
+
+    private func install(
+        _ staged: [StagedVersion], _ moved: inout Set<AdapterVersionID>
+    ) throws {
+        let files = core.files
         var parents: Set<String> = []
         for version in staged {
             let target = core.state.storeFolder(of: version.id)
             let known = core.withContents { $0.versions[version.id]?.files } ?? version.files
             if try files.kind(of: target) != nil {
-                if try core.sizeProblem(known, in: target) == nil, !isDamaged(version.id) {
+                if try files.sizeProblem(known, in: target) == nil, !isDamaged(version.id) {
                     try files.removeTree(version.path)
                     continue
                 }
@@ -180,7 +201,6 @@ extension RegistryWriter {
             moved.insert(version.id)
         }
         for parent in parents.sorted() { try files.syncDirectory(parent) }
-        return moved
     }
 
     private func isDamaged(_ version: AdapterVersionID) -> Bool {
@@ -223,12 +243,15 @@ extension RegistryWriter {
 
     private func commit(_ changes: [RegistryChange]) throws {
         if changes.isEmpty { return }
+        try core.state.checkInPlace()
         try core.files.willPerform(.commitRows)
         let events = try core.database.commit(changes)
         try core.files.willPerform(.rowsCommitted)
         let unused = core.withContents { $0.apply(changes) }
         core.feed.publish(events)
         for version in unused { core.throwAway(version) }
+        for version in unsettled { core.throwAway(version) }
+        unsettled = []
     }
 }
 

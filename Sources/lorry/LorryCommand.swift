@@ -15,7 +15,7 @@ struct LorryCommand: AsyncParsableCommand {
             """,
         version: lorryVersion,
         subcommands: [
-            ServeCommand.self, AdaptersCommand.self, ChatCommand.self, SynthCommand.self,
-            BenchCommand.self, DoctorCommand.self,
+            ServeCommand.self, AdaptersCommand.self, StateCommand.self, ChatCommand.self,
+            SynthCommand.self, BenchCommand.self, DoctorCommand.self,
         ])
 }

@@ -47,6 +47,7 @@ public struct APIRouter {
         routes.addChatRoute(services)
         routes.addAdapterRoutes(services)
         routes.addAuditRoute(services)
+        routes.addBackupRoutes(services)
         routes.addLoraRoutes(services)
         return routes.finish()
     }
@@ -130,6 +131,7 @@ extension HTTPField.Name {
         }
         return name
     }
+    static let estimatedByteCount = own("x-lorry-estimated-bytes")
     static let lastEventID = own("last-event-id")
     static let prefer = own("prefer")
     static let envoyTimeout = own("x-envoy-expected-rq-timeout-ms")
