@@ -38,7 +38,12 @@ public final class AdapterLease: Sendable {
         let others = version.files.filter {
             !AdapterFile.weights.contains($0.name) && $0.name != AdapterFile.configuration
         }
-        return core.files.contentProblem(others, in: directory.path)
+        do {
+            return try core.files.sizeProblem(version.files, in: directory.path)
+                ?? core.files.digestProblem(others, in: directory.path)
+        } catch {
+            return String(describing: error)
+        }
     }
 
     /// Harmless when repeated; letting go of the lease does the same.

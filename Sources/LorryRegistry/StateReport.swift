@@ -130,12 +130,10 @@ extension FileLayer {
         try kind(of: path) == nil ? [] : children(of: path)
     }
 
-    /// As `contentProblem`, and whether the files are all that is there and make this version.
+    /// As `contentProblem`, and whether the files make this version.
     fileprivate func wholeProblem(_ version: StoredVersion, in folder: String) throws -> String? {
         guard try kind(of: folder) == .directory else { return "its folder is missing" }
         if let problem = contentProblem(version.files, in: folder) { return problem }
-        let extra = Set(try children(of: folder)).subtracting(version.files.map(\.name))
-        if let name = extra.min() { return "\(quoted(name)) does not belong to it" }
         let configuration = try readFile(
             folder + "/" + AdapterFile.configuration,
             maxByteCount: UploadLimits().maxConfigurationByteCount)

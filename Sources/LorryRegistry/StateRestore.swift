@@ -22,12 +22,22 @@ public final class StateRestore {
     package init(stateDirectory: URL, files: FileLayer) throws(RegistryError) {
         let path = stateDirectory.standardizedFileURL.path
         self.files = files
+        reader = BackupReader(unpackingInto: path, files: files)
         do {
             isNew = try files.kind(of: path) == nil
             try Self.checkEmpty(path, files)
-            state = try StateDirectory(path: path, files: files, isRestore: true)
+            state = try Self.open(path, isNew: isNew, files)
+        } catch {
+            throw RegistryError.wrapping(error)
+        }
+        do {
             // Again, now that nobody else can fill it.
             try Self.checkEmpty(path, files)
+        } catch {
+            isOver = true
+            throw RegistryError.wrapping(error)
+        }
+        do {
             if try files.kind(of: state.restoreMark) == nil {
                 try files.createFile(state.restoreMark).sync()
             }
@@ -38,9 +48,21 @@ public final class StateRestore {
             try files.createDirectory(state.store)
             try files.createDirectory(state.staging)
         } catch {
+            discard()
             throw RegistryError.wrapping(error)
         }
-        reader = BackupReader(unpackingInto: path, files: files)
+    }
+
+    private static func open(
+        _ path: String, isNew: Bool, _ files: FileLayer
+    ) throws -> StateDirectory {
+        do {
+            return try StateDirectory(path: path, files: files, isRestore: true)
+        } catch {
+            // Another process may have made it meanwhile.
+            if isNew, (error as? RegistryError)?.kind != .busy { try? files.removeTree(path) }
+            throw error
+        }
     }
 
     deinit { discard() }

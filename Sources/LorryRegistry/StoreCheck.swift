@@ -82,7 +82,8 @@ extension RegistryCore {
 }
 
 extension FileLayer {
-    /// What is wrong with a version's files by their presence and sizes; nil if nothing.
+    /// What is wrong with a version's files by their names and sizes; nil if nothing. A file more is
+    /// wrong too: a tokenizer or template that nobody uploaded would be used.
     func sizeProblem(_ stored: [StoredFile], in folder: String) throws -> String? {
         for file in stored {
             guard let status = try status(of: folder + "/" + file.name) else {
@@ -93,26 +94,32 @@ extension FileLayer {
                 return "\(file.name) has \(status.byteCount) bytes instead of \(file.byteCount)"
             }
         }
-        return nil
+        let extra = Set(try children(of: folder)).subtracting(stored.map(\.name))
+        return extra.min().map { "\(quoted($0)) does not belong to it" }
     }
 
     /// What is wrong with a version's files by their bytes; nil if nothing.
     func contentProblem(_ stored: [StoredFile], in folder: String) -> String? {
         do {
             if let problem = try sizeProblem(stored, in: folder) { return problem }
-            for expected in stored {
-                let file = try openFile(folder + "/" + expected.name)
-                var hash = SHA256()
-                while let bytes = try file.read() {
-                    bytes.withUnsafeBytes { hash.update(bufferPointer: $0) }
-                }
-                guard ContentDigest.hex(hash.finalize()) == expected.sha256 else {
-                    return "\(expected.name) has other bytes than were stored"
-                }
-            }
-            return nil
+            return try digestProblem(stored, in: folder)
         } catch {
             return String(describing: error)
         }
+    }
+
+    /// - Throws: `RegistryError` if a file cannot be read.
+    func digestProblem(_ stored: [StoredFile], in folder: String) throws -> String? {
+        for expected in stored {
+            let file = try openFile(folder + "/" + expected.name)
+            var hash = SHA256()
+            while let bytes = try file.read() {
+                bytes.withUnsafeBytes { hash.update(bufferPointer: $0) }
+            }
+            guard ContentDigest.hex(hash.finalize()) == expected.sha256 else {
+                return "\(expected.name) has other bytes than were stored"
+            }
+        }
+        return nil
     }
 }

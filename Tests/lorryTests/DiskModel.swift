@@ -77,6 +77,9 @@ struct DiskModel {
         try Self.read(url, into: root)
     }
 
+    /// - Parameter root: a folder that was empty before the first record.
+    init(emptyRoot root: URL) { rootPath = root.path }
+
     private static func read(_ url: URL, into node: Node) throws {
         for name in try FileManager.default.contentsOfDirectory(atPath: url.path) {
             let place = url.appending(path: name)

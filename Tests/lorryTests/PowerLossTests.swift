@@ -9,107 +9,6 @@ extension EndToEndTests {
     /// Cuts the power, and kills the process, at hundreds of moments of one run: `DiskLog` records
     /// what the server does to its state directory, `DiskModel` says what a disk keeps of it.
     struct PowerLossTests {
-        /// What the log must hold of a request: `begin 7 name`, then `done 7 name state`.
-        private struct Ledger {
-            private var states: [String: String] = [:]
-            private var open: [String: String] = [:]
-            /// State that each request led to.
-            private let outcomes: [String: String]
-            private(set) var doneCount = 0
-
-            init(_ records: [DiskLog.Record]) {
-                var outcomes: [String: String] = [:]
-                for record in records where record.kind == .mark {
-                    let words = record.text.split(separator: " ", maxSplits: 3).map(String.init)
-                    if words[0] == "done" { outcomes[words[1]] = words[3] }
-                }
-                self.outcomes = outcomes
-            }
-
-            mutating func apply(_ record: DiskLog.Record) {
-                guard record.kind == .mark else { return }
-                let words = record.text.split(separator: " ", maxSplits: 3).map(String.init)
-                if words[0] == "begin" {
-                    open[words[2]] = words[1]
-                } else {
-                    open[words[2]] = nil
-                    states[words[2]] = words[3]
-                    doneCount += 1
-                }
-            }
-
-            /// What a name may be now: as it was acknowledged last, or as a request that is under
-            /// way would leave it.
-            func allowed(_ name: String) -> Set<String> {
-                let next = open[name].flatMap { outcomes[$0] }
-                return Set([states[name] ?? "-", next].compactMap { $0 })
-            }
-        }
-
-        private struct Record: Decodable {
-            let version: String
-            let pinned: Bool
-            var state: String { "\(version) \(pinned)" }
-        }
-
-        /// One name's client: a request at a time, each with its marks.
-        private struct Worker: Sendable {
-            let name: String
-            let client: Client
-            let log: DiskLog
-
-            func change(_ number: Int, _ send: (Client) async throws -> Reply) async throws {
-                let id = "\(name)-\(number)"
-                try log.mark("begin \(id) \(name)")
-                let reply = try await send(client)
-                guard (200..<300).contains(reply.status) else {
-                    throw TestFailure("\(id): \(reply.status) \(reply.text)")
-                }
-                let record: Record = try reply.decoded()
-                try log.mark("done \(id) \(name) \(record.state)")
-            }
-
-            func remove(_ number: Int) async throws {
-                let id = "\(name)-\(number)"
-                try log.mark("begin \(id) \(name)")
-                #expect(try await client.delete(name).status == 200)
-                try log.mark("done \(id) \(name) -")
-            }
-
-            func act(_ action: String, _ number: Int) async throws {
-                try await change(number) {
-                    try await $0.send(.POST, "/admin/adapters/\(name)/\(action)")
-                }
-            }
-
-            func run(_ archives: [[UInt8]], rounds: Int) async throws {
-                for round in 0..<rounds {
-                    let (first, second) = (archives[round % 4], archives[(round + 1) % 4])
-                    try await change(6 * round) { try await $0.put(name, first) }
-                    try await change(6 * round + 1) { try await $0.put(name, second) }
-                    try await act("pin", 6 * round + 2)
-                    try await act("rollback", 6 * round + 3)
-                    try await act("unpin", 6 * round + 4)
-                    if round % 2 == 0 { try await remove(6 * round + 5) }
-                }
-            }
-
-            func merge(rounds: Int) async throws {
-                for round in 0..<rounds {
-                    try await change(2 * round) {
-                        let object =
-                            #"{"adapters": [{"name": "pirate"}, {"name": "robots"}], "#
-                            + #""combination_type": "cat"}"#
-                        return try await $0.send(
-                            .POST, "/admin/adapters/\(name)/merge",
-                            headers: [("content-type", "application/json")],
-                            body: Array(object.utf8))
-                    }
-                    try await remove(2 * round + 1)
-                }
-            }
-        }
-
         /// Four small adapters of the example's shape.
         private func archives(in scratch: ScratchFolder) async throws -> [[UInt8]] {
             let made = try await LorryProcess.result([
@@ -160,7 +59,7 @@ extension EndToEndTests {
 
         /// Opens the folder as the next start would.
         private func verify(
-            _ folder: URL, _ names: [String], _ ledger: Ledger, _ comment: Comment
+            _ folder: URL, _ names: [String], _ ledger: PowerLossWorkload.Ledger, _ comment: Comment
         ) async throws {
             let registry: AdapterRegistry
             do {
@@ -196,10 +95,12 @@ extension EndToEndTests {
 
         /// Replays the log and looks at every cut.
         private func replay(
-            _ log: DiskLog, from base: DiskModel, _ names: [String], cutsOfAKind: Int, seed: UInt64
-        ) async throws -> (cuts: Int, records: Int) {
-            let records = try log.records()
-            var (model, ledger, random) = (base, Ledger(records), SeededGenerator(seed: seed))
+            _ records: [DiskLog.Record], of root: URL, _ names: [String], cutsOfAKind: Int,
+            seed: UInt64
+        ) async throws -> Int {
+            var model = DiskModel(emptyRoot: root)
+            var ledger = PowerLossWorkload.Ledger(records)
+            var random = SeededGenerator(seed: seed)
             let cuts = cuts(records, cutsOfAKind, &random)
             let scratch = try ScratchFolder()
             var cutCount = 0
@@ -216,8 +117,8 @@ extension EndToEndTests {
                 try model.apply(records[index])
                 ledger.apply(records[index])
             }
-            try expectLogged(model, log.root)
-            return (cutCount, records.count)
+            try expectLogged(model, root)
+            return cutCount
         }
 
         @Test(arguments: [UInt64(1)])
@@ -225,7 +126,6 @@ extension EndToEndTests {
             let (state, scratch) = (try ScratchFolder(), try ScratchFolder())
             let archives = try await archives(in: scratch)
             let log = try DiskLog(root: state.url)
-            let base = try DiskModel(root: state.url)
             var options = LorryServer.Options()
             options.state = state
             options.environment = log.environment
@@ -235,10 +135,12 @@ extension EndToEndTests {
                 try await withThrowingTaskGroup(of: Void.self) { group in
                     for (index, name) in names.enumerated() {
                         let own = Array(archives[index...] + archives[..<index])
-                        let worker = Worker(name: name, client: server.client, log: log)
+                        let worker = PowerLossWorkload.Worker(
+                            name: name, client: server.client, log: log)
                         group.addTask { try await worker.run(own, rounds: 10) }
                     }
-                    let merger = Worker(name: "both", client: server.client, log: log)
+                    let merger = PowerLossWorkload.Worker(
+                        name: "both", client: server.client, log: log)
                     group.addTask { try await merger.merge(rounds: 3) }
                     group.addTask {
                         for _ in 0..<3 {
@@ -249,9 +151,29 @@ extension EndToEndTests {
                     try await group.waitForAll()
                 }
             }
-            let figures = try await replay(
-                log, from: base, names + ["both"], cutsOfAKind: 150, seed: seed)
-            print("\(figures.cuts) cuts of \(figures.records) changes to the disk")
+            let records = try log.records()
+            let count = try await replay(
+                records, of: state.url, names + ["both"], cutsOfAKind: 150, seed: seed)
+            print("\(count) cuts of \(records.count) changes to the disk")
+            // The same run on a disk that forgets the syncs of SQLite's log, or of the store's
+            // files: these tests must see what is lost.
+            for part in ["-wal", ".safetensors"] {
+                let forgetful = forgetting(part, records)
+                #expect(forgetful.count < records.count)
+                await withKnownIssue {
+                    _ = try await replay(
+                        forgetful, of: state.url, names + ["both"], cutsOfAKind: 20, seed: seed)
+                }
+            }
+        }
+
+        /// Without the syncs of files whose paths end so.
+        private func forgetting(_ end: String, _ records: [DiskLog.Record]) -> [DiskLog.Record] {
+            var open: [Int32: String] = [:]
+            return records.filter { record in
+                if record.kind == .open { open[record.first] = record.path }
+                return record.kind != .sync || open[record.first]?.hasSuffix(end) != true
+            }
         }
 
         /// From the first release's database to the present one.
@@ -287,6 +209,59 @@ extension EndToEndTests {
             }
             try expectLogged(model, state.url)
             print("\(4 * (records.count + 1)) cuts of a migration")
+        }
+
+        /// At every moment the directory is as it was, refused with what to do, or whole.
+        @Test func aRestoreIsWholeOrRefused() async throws {
+            let (scratch, state) = (try ScratchFolder(), try ScratchFolder())
+            let file = scratch.url.appending(path: "backup.tar").path
+            var options = LorryServer.Options()
+            options.state = scratch
+            options.further = ["--weight-cache", "off"]
+            try await LorryServer.run(options) { server in
+                let url = "http://127.0.0.1:\(server.client.port)"
+                let saved = try await LorryProcess.result(
+                    ["state", "backup", "--url", url, "--to", file])
+                #expect(saved.ending == .exit(0), "\(saved.errors)")
+            }
+            let log = try DiskLog(root: state.url)
+            let restored = try await LorryProcess.result(
+                ["state", "restore", file, "--state-dir", state.path],
+                environment: log.environment)
+            #expect(restored.ending == .exit(0), "\(restored.errors)")
+            let records = try log.records()
+            var (model, random) = (DiskModel(emptyRoot: state.url), SeededGenerator(seed: 5))
+            var wholeCount = 0
+            let torn = DiskModel.Fate.torn(share: 0.5, blockByteCount: 512)
+            for index in 0...records.count {
+                // The first and last steps decide; between them any moment is as good.
+                let isNearEnd = index > records.count - 40 || index < 20 || index % 50 == 0
+                for fate in isNearEnd ? [DiskModel.Fate.killed, .onlySynced, torn] : [] {
+                    let folder = scratch.url.appending(path: "cut")
+                    try model.write(to: folder, after: fate, using: &random)
+                    if try await isWhole(folder, "\(fate) after \(index) changes") {
+                        wholeCount += 1
+                    }
+                    try FileManager.default.removeItem(at: folder)
+                }
+                if index < records.count { try model.apply(records[index]) }
+            }
+            try expectLogged(model, state.url)
+            #expect(wholeCount > 2)
+        }
+
+        private func isWhole(_ folder: URL, _ comment: Comment) async throws -> Bool {
+            do {
+                let registry = try openRegistry(folder)
+                let count = registry.list().adapters.count
+                #expect(count == 0 || count == 5, comment)
+                #expect(try await registry.report(actor: "test").problems.isEmpty, comment)
+                await registry.close()
+                return count == 5
+            } catch let error as RegistryError {
+                #expect(error.message.contains("run it again"), "\(comment): \(error)")
+                return false
+            }
         }
 
         private func expectFirstRelease(_ folder: URL, _ comment: Comment) async throws {
