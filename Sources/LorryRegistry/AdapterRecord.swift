@@ -120,7 +120,7 @@ package struct StoredVersion: Sendable, Equatable {
 /// One entry of the append-only audit log.
 public struct RegistryEvent: Sendable, Codable, Equatable {
     public enum Action: String, Sendable, Codable, CaseIterable {
-        case add, remove, pin, unpin, disable, enable, rollback, damage, alias, unalias
+        case add, remove, pin, unpin, disable, enable, rollback, damage, alias, unalias, backup
         /// The file of API keys was read again; concerns no adapter.
         case keys
     }

@@ -64,6 +64,7 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
         case 422: "UnprocessableEntityError"
         case 429: "RateLimitError"
         case 503: "ServiceUnavailableError"
+        case 507: "InsufficientStorageError"
         case 500...599: "InternalServerError"
         default: "APIError"
         }

@@ -89,6 +89,8 @@ extension APIError {
             case .conflict: .conflict
             case .preconditionFailed: .preconditionFailed
             case .busy: .serviceUnavailable
+            // RFC 4918 section 11.5.
+            case .full: .init(code: 507, reasonPhrase: "Insufficient Storage")
             case .damaged, .storage: .internalServerError
             }
         self.init(

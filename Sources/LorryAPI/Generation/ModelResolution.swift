@@ -70,7 +70,12 @@ extension APIServices {
     /// What an adapter speaks through.
     func codec(of lease: AdapterLease) throws(APIError) -> TextCodec {
         try adapterTexts.codec(
-            version: lease.record.version.digest, directory: lease.directory)
+            version: lease.record.version.digest, directory: lease.directory
+        ) {
+            let problem = lease.textProblem()
+            if problem != nil { registry.reportDamage(lease.record.version, actor: "server") }
+            return problem
+        }
     }
 
     /// The adapter version that a client named, with its files held.

@@ -91,6 +91,7 @@ public struct APIRouter {
         addUploadRoute(services)
         addAuditRoute(services)
         addUsageRoute(services)
+        addBackupRoutes(services)
         addLoraRoutes(services)
     }
 
@@ -184,6 +185,7 @@ extension HTTPField.Name {
         }
         return name
     }
+    static let estimatedByteCount = own("x-lorry-estimated-bytes")
     static let lastEventID = own("last-event-id")
     static let prefer = own("prefer")
     static let envoyTimeout = own("x-envoy-expected-rq-timeout-ms")
