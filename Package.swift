@@ -1,15 +1,21 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-let lorrySettings: [SwiftSetting] = [
-    .enableUpcomingFeature("ExistentialAny"),
-    .enableUpcomingFeature("MemberImportVisibility"),
-    .treatAllWarnings(as: .error),
-]
+/// Set by deploy/fuzz: builds our own code for libFuzzer and AddressSanitizer, and the fuzzers.
+let isFuzzing = Context.environment["LORRY_FUZZ"] != nil
+
+let lorrySettings: [SwiftSetting] =
+    [
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .treatAllWarnings(as: .error),
+    ] + (isFuzzing ? [.unsafeFlags(["-sanitize=fuzzer,address"])] : [])
 
 let kernelSettings: [CSetting] = [
     .treatAllWarnings(as: .error),
-    .unsafeFlags(["-O3", "-ffp-contract=off"]),
+    .unsafeFlags(
+        ["-O3", "-ffp-contract=off"]
+            + (isFuzzing ? ["-fsanitize=address", "-fsanitize-coverage=trace-cmp"] : [])),
 ]
 
 /// Adds a library target of our own, with its test target.
@@ -68,6 +74,12 @@ var targets: [Target] = [
     .target(
         name: "CAllocationCounter", path: "Tests/CAllocationCounter",
         cSettings: [.treatAllWarnings(as: .error)]),
+    .target(
+        name: "CraftedArchives", dependencies: ["CZlib"], path: "Tests/CraftedArchives",
+        swiftSettings: lorrySettings),
+    .target(
+        name: "RawTraffic", dependencies: nio, path: "Tests/RawTraffic",
+        swiftSettings: lorrySettings),
     .executableTarget(
         name: "lorry",
         dependencies: [
@@ -80,7 +92,7 @@ var targets: [Target] = [
     ),
     .testTarget(
         name: "lorryTests",
-        dependencies: ["lorry"] + nio,
+        dependencies: ["lorry", "CraftedArchives", "RawTraffic"] + nio,
         exclude: ["Fixtures"],
         swiftSettings: lorrySettings
     ),
@@ -103,11 +115,14 @@ targets += library("LorryConfiguration", [yams])
 targets += library("LorryMetrics", [coreMetrics], testDependencies: [coreMetrics])
 targets += library(
     "LorryRegistry", ["LorryModel", "CZlib", grdb, crypto, logging],
-    testDependencies: ["LorryModel", "CZlib", grdb, crypto, logging])
+    testDependencies: ["CraftedArchives", "LorryModel", grdb, crypto, logging])
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,
-    testDependencies: [hummingbird, httpTypes, lifecycle, logging, metrics] + nio)
+    testDependencies: [
+        "RawTraffic", hummingbird, httpTypes, lifecycle, logging, metrics,
+        .product(name: "MetricsTestKit", package: "swift-metrics"),
+    ] + nio)
 targets += library(
     "LorryAPI",
     [
@@ -120,6 +135,25 @@ targets += library(
         "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine", "LorryModel", "LorryMetrics",
         hummingbird, httpTypes, logging, crypto, .product(name: "NIOCore", package: "swift-nio"),
     ])
+
+if isFuzzing {
+    targets += [
+        .target(name: "CFuzzer", path: "Fuzz/CFuzzer"),
+        .executableTarget(
+            name: "lorry-fuzz",
+            dependencies: [
+                "CFuzzer", "LorryAPI", "LorryHTTP", "LorryRegistry", "LorryText", "LorryEngine",
+                "LorryModel", "LorryTensor", "LorryMetrics", hummingbird, httpTypes, logging,
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            path: "Fuzz/Sources",
+            swiftSettings: lorrySettings,
+            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address"])]
+        ),
+    ]
+}
 
 let package = Package(
     name: "lorry",

@@ -111,7 +111,11 @@ extension EngineCore {
                 sequence.hasSentPrompt = true
                 sequence.channel.send(.prompt([nil] + sequence.promptLogprobs))
             }
-            if let token = result.token { accept(token, result.logprobs, sequence) }
+            if result.isBroken {
+                fail(sequence, .numbersOverflow(adapter: sequence.request.adapter?.name))
+            } else if let token = result.token {
+                accept(token, result.logprobs, sequence)
+            }
         }
         for entry in plan.entries where entry.reachesEnd && entry.sequence.wantsNoTokens {
             finish(entry.sequence, .length)

@@ -103,6 +103,8 @@ public enum EngineError: Error, Sendable, Equatable {
     case exceedsMemory(requiredByteCount: Int, budgetByteCount: Int)
     case invalidToken(Int32, vocabularySize: Int)
     case adapterLoadFailed(name: String, reason: String)
+    /// The model with this adapter, or a sum of adapters, gives logits that are NaN or infinite.
+    case numbersOverflow(adapter: String?)
     /// By measured costs and what is ahead of it, the request would need `needed`, and its deadline
     /// is in `left`.
     case deadlineUnreachable(needed: Duration, left: Duration)

@@ -93,6 +93,10 @@ package final class ModelStepRunner: StepRunner {
         }
         guard result.isSampled else { return }
         let token = sequence.sampler.sample(logits, level: level)
+        guard logits[Int(token)].isFinite else {
+            result.isBroken = true
+            return
+        }
         result.token = token
         // Those of the model: the sampler leaves the logits as they were.
         if let count = request.logprobCount {

@@ -37,6 +37,8 @@ package struct RowResult {
     /// The sampled one, where the position is the sequence's last.
     package var token: Int32?
     package var logprobs: TokenLogprobs?
+    /// Whether the logits are no numbers, so that there is nothing to sample.
+    package var isBroken = false
 
     package init(sequence: TokenSequence, position: Int) {
         self.sequence = sequence

@@ -35,6 +35,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     private var idleSince = NIODeadline.now()
     private var isFirstRequest = true
     private var headBegan: NIODeadline?
+    private var framing = HTTP1Framing()
     private var ticker: RepeatedTask?
 
     private struct ResponseState {
@@ -85,9 +86,46 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         waiting = []
     }
 
-    /// Bytes arrived in front of the parser.
-    func noteBytes() {
-        if current == nil, headBegan == nil { headBegan = .now() }
+    /// Whether nothing of the next request has arrived.
+    var isBetweenRequests: Bool { current == nil && headBegan == nil && !isLingering }
+
+    /// Bytes arrive in front of the parser.
+    ///
+    /// - Returns: false when they are not to be parsed: more came that is no content than a client
+    ///   has a use for.
+    func noteBytes(_ byteCount: Int) -> Bool {
+        guard !isLingering, violation == nil else { return false }
+        if isBetweenRequests { headBegan = .now() }
+        guard framing.isWithin(settings.limits) else {
+            let violation = HTTP1Rules.Violation(
+                "The request has more framing than content", reason: .floodFraming)
+            if current == nil { refuse(violation) } else { endBody(violation) }
+            return false
+        }
+        if current?.isReceived != true { framing.arrived(byteCount) }
+        return true
+    }
+
+    /// What is wrong with the bytes of a request, seen before or by the parser.
+    func take(_ violation: HTTP1Rules.Violation) {
+        guard !isLingering else { return }
+        guard let current else { return refuse(violation) }
+        if current.isReceived { self.violation = violation } else { endBody(violation) }
+    }
+
+    /// The rest of the body cannot be read: its handler hears of it, and the connection ends.
+    private func endBody(_ violation: HTTP1Rules.Violation) {
+        guard self.violation == nil else { return }
+        self.violation = violation
+        settings.metrics.refused(violation.reason)
+        current?.exchange.body?.fail(HTTPError(violation.status, message: violation.message))
+        response.keepsAlive = false
+    }
+
+    /// The client speaks another protocol; no answer of ours would tell it anything.
+    func refuseProtocol() {
+        settings.metrics.refused(.protocolError)
+        context?.close(promise: nil)
     }
 
     func read(context: ChannelHandlerContext) {
@@ -126,7 +164,8 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         switch event {
         case is DrainEvent:
             isDraining = true
-            if current == nil, headBegan == nil { context.close(promise: nil) }
+            if isBetweenRequests { context.close(promise: nil) }
+        case is DrainDeadline: current?.failUnfinishedBody()
         case ChannelEvent.inputClosed: inputClosed(context)
         default: context.fireUserInboundEventTriggered(event)
         }
@@ -141,7 +180,8 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard !isLingering else { return }
+        // A parser that has failed complains of every further byte.
+        guard !isLingering, violation == nil else { return }
         guard let error = error as? HTTPParserError else {
             settings.logger.debug(
                 "connection ended",
@@ -161,13 +201,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         settings.logger.debug(
             "request refused",
             metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
-        guard let current else { return refuse(violation) }
-        self.violation = violation
-        if !current.isReceived {
-            settings.metrics.refused(violation.reason)
-            current.exchange.body?.fail(HTTPError(.badRequest, message: violation.message))
-            response.keepsAlive = false
-        }
+        take(violation)
     }
 
     // MARK: requests
@@ -177,6 +211,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         case .head(let head): begin(head)
         case .body(let bytes):
             current?.pace.received(bytes.readableBytes)
+            framing.content(bytes.readableBytes)
             if current?.exchange.body?.push(bytes) == false {
                 settings.metrics.refused(.bodyTooLarge)
                 response.keepsAlive = false
@@ -191,8 +226,13 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     private func begin(_ head: HTTPRequestHead) {
         headBegan = nil
         isFirstRequest = false
+        framing = HTTP1Framing()
         let judged: HTTP1Rules.Head
         do throws(HTTP1Rules.Violation) {
+            guard !isDraining else {
+                throw HTTP1Rules.Violation(
+                    "The server is shutting down", status: .serviceUnavailable, reason: .draining)
+            }
             judged = try HTTP1Rules.judge(head, isSecure: peer.isSecure, limits: settings.limits)
             let limit = settings.bodyLimit(of: judged.request)
             if let length = judged.contentLength, length > limit {
@@ -230,7 +270,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
             : nil
         return Exchange(
             id: id, request: head.request, body: body,
-            gate: OutboundGate(capacity: settings.limits.responseBufferByteCount), mailbox: mailbox)
+            gate: OutboundGate(settings.limits), mailbox: mailbox)
     }
 
     private func takeWaiting() {
@@ -244,7 +284,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         }
         guard current == nil, !isLingering else { return }
         if let violation { return refuse(violation) }
-        if isInputClosed || (isDraining && headBegan == nil) { context?.close(promise: nil) }
+        if isInputClosed || (isDraining && isBetweenRequests) { context?.close(promise: nil) }
     }
 
     // MARK: responses
@@ -429,20 +469,5 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
             settings.metrics.refused(.idle)
             context.close(promise: nil)
         }
-    }
-}
-
-/// Stands before the parser and tells the handler behind it that bytes came.
-final class ArrivalObserver: ChannelInboundHandler, RemovableChannelHandler {
-    typealias InboundIn = ByteBuffer
-    private let handler: HTTP1Handler
-
-    init(_ handler: HTTP1Handler) {
-        self.handler = handler
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        handler.noteBytes()
-        context.fireChannelRead(data)
     }
 }

@@ -25,6 +25,11 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     private var taskCount = 0
     private var isDraining = false
     private var isFlushing = false
+    /// The client's fault ends the connection: GOAWAY goes out and nothing more is read.
+    private var isCutOff = false
+    private var isLingering = false
+    /// The frame that the client was inside when this was last looked at, and since when.
+    private var unfinishedFrame: (ordinal: Int, since: NIODeadline)?
     private var idleSince = NIODeadline.now()
     private var unwritableSince: NIODeadline?
     private var ticker: RepeatedTask?
@@ -75,15 +80,16 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard let session else { return }
+        guard let session, !isLingering else { return }
         do {
             try session.receive(unwrapInboundIn(data), now: .now())
             handleEvents()
         } catch {
+            note(error)
             handleEvents()
-            flush()
             settings.metrics.refused(.protocolError)
-            close(because: error)
+            isCutOff = true
+            flush()
         }
     }
 
@@ -101,6 +107,8 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         switch event {
         case is DrainEvent: drain(context)
+        case is DrainDeadline:
+            for request in running.values { request.failUnfinishedBody() }
         case ChannelEvent.inputClosed: context.close(promise: nil)
         default: context.fireUserInboundEventTriggered(event)
         }
@@ -111,10 +119,36 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     }
 
     private func close(because error: any Error) {
+        note(error)
+        context?.close(promise: nil)
+    }
+
+    private func note(_ error: any Error) {
         settings.logger.debug(
             "connection ended",
             metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
-        context?.close(promise: nil)
+    }
+
+    /// Leaves the client half a second to read why it was cut off, and reads nothing of it: closing
+    /// at once could destroy the GOAWAY on its way (RFC 9112 §9.6 tells how).
+    private func linger() {
+        guard let context, !isLingering else { return }
+        isLingering = true
+        abandonAll()
+        context.channel.setOption(.autoRead, value: false).whenFailure { _ in }
+        if !peer.isSecure { context.close(mode: .output, promise: nil) }
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: .milliseconds(500)) {
+            bound.value.context?.close(promise: nil)
+        }
+    }
+
+    private func abandonAll() {
+        for request in running.values {
+            settings.metrics.reset(.disconnect)
+            request.abandon()
+        }
+        running = [:]
     }
 
     /// The connection is gone: so are its requests.
@@ -124,11 +158,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         ticker?.cancel()
         mailbox.setReceiver(nil)
         settings.metrics.connectionClosed(.http2)
-        for request in running.values {
-            settings.metrics.reset(.disconnect)
-            request.abandon()
-        }
-        running = [:]
+        abandonAll()
         session = nil
     }
 
@@ -161,6 +191,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         case .endOfBody(let stream):
             running[stream]?.isReceived = true
             running[stream]?.exchange.body?.finish()
+            release(stream)
         case .bodySent(let stream, let byteCount):
             running[stream]?.exchange.gate.release(byteCount)
         case .messageSent(let stream):
@@ -176,7 +207,11 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             settings.metrics.reset(.protocolError)
         case .pingAcknowledged:
             if isDraining { session.refuseNewStreams() }
+        case .connectionError:
+            isCutOff = true
+            settings.metrics.refused(.protocolError)
         case .abuse(let kind):
+            isCutOff = true
             settings.metrics.refused(Refusal(kind))
             settings.logger.debug(
                 "connection ended for flooding",
@@ -193,6 +228,12 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
 
     private func begin(_ request: HTTPRequest, stream: Int32, endOfStream: Bool) {
         guard let session else { return }
+        // A client may send it again elsewhere (RFC 9113 §8.7).
+        guard !isDraining else {
+            settings.metrics.refused(.draining)
+            settings.metrics.reset(.refused)
+            return session.reset(stream: stream, code: .refusedStream)
+        }
         let isHead = request.method == .head
         guard let path = request.path, request.method != .connect else {
             return refuse(stream, .notImplemented, "CONNECT is not served", .badRequest)
@@ -237,7 +278,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             : nil
         return Exchange(
             id: id, request: request, body: body,
-            gate: OutboundGate(capacity: settings.limits.responseBufferByteCount), mailbox: mailbox)
+            gate: OutboundGate(settings.limits), mailbox: mailbox)
     }
 
     private func refuse(
@@ -260,7 +301,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     private func carryOut(_ command: ResponseCommand, stream: Int32) {
         guard let session else { return }
         if case .taskEnded = command { taskCount -= 1 }
-        guard running[stream] != nil else { return }
+        guard running[stream] != nil, !hold(command, stream: stream) else { return }
         switch command {
         case .whole(let head, let body): send(head, body, stream: stream)
         case .head(let head):
@@ -280,6 +321,42 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         case .consumed(let byteCount): session.consume(byteCount, stream: stream)
         case .taskEnded: break
         }
+    }
+
+    /// Keeps an answer back for a moment while the body is small and on its way: one that comes
+    /// before the body's end must be followed by RST_STREAM (RFC 9113 §8.1), of which some clients
+    /// make a failure, and a body of another length than announced is found out.
+    private func hold(_ command: ResponseCommand, stream: Int32) -> Bool {
+        switch command {
+        case .whole, .head, .body, .end: break
+        default: return false
+        }
+        if running[stream]?.held != nil {
+            running[stream]?.held?.append(command)
+            return true
+        }
+        guard let context, let request = running[stream], !request.isReceived,
+            !request.expectsContinue, case .whole = command,
+            let length = request.exchange.request.headerFields[.contentLength].flatMap({ Int($0) }),
+            length <= Self.smallBodyByteCount
+        else { return false }
+        running[stream]?.held = [command]
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: .milliseconds(50)) {
+            bound.value.release(stream)
+            bound.value.flush()
+        }
+        return true
+    }
+
+    private static let smallBodyByteCount = 64 * 1024
+
+    private func release(_ stream: Int32) {
+        guard let held = running[stream]?.held else { return }
+        running[stream]?.held = nil
+        // Whatever of the body still comes is not waited for again.
+        running[stream]?.isReceived = true
+        for command in held { carryOut(command, stream: stream) }
     }
 
     private func send(_ head: HTTPResponse, _ body: ByteBuffer, stream: Int32) {
@@ -320,7 +397,9 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             close(because: error)
         }
         guard let session else { return }
-        if !session.isAlive {
+        if isCutOff {
+            linger()
+        } else if !session.isAlive {
             context.close(promise: nil)
         } else if session.queuedFrameCount > 4 * settings.limits.concurrentStreamCount + 1000 {
             settings.metrics.refused(.flood)
@@ -331,7 +410,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     // MARK: time
 
     private func look(elapsed: TimeAmount) {
-        guard let session, let context else { return }
+        guard let session, let context, !isLingering else { return }
         let now = NIODeadline.now()
         if let unwritableSince,
             now - unwritableSince > TimeAmount(settings.limits.responseStallTimeout)
@@ -345,8 +424,28 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
                 session.terminate(code: .noError)
             }
         }
+        lookAtUnfinishedFrame(session, now: now)
         for stream in Array(running.keys) { look(at: stream, elapsed: elapsed, now: now) }
         flush()
+    }
+
+    /// A header block or a frame other than DATA may take no longer than an HTTP/1.1 head.
+    private func lookAtUnfinishedFrame(_ session: HTTP2Session, now: NIODeadline) {
+        let progress = session.frameProgress
+        guard progress.isInside else {
+            unfinishedFrame = nil
+            return
+        }
+        guard let unfinishedFrame, unfinishedFrame.ordinal == progress.count else {
+            unfinishedFrame = (progress.count, now)
+            return
+        }
+        guard now - unfinishedFrame.since > TimeAmount(settings.limits.headerTimeout) else {
+            return
+        }
+        settings.metrics.refused(.headerTimeout)
+        isCutOff = true
+        session.terminate(code: .enhanceYourCalm)
     }
 
     private func look(at stream: Int32, elapsed: TimeAmount, now: NIODeadline) {

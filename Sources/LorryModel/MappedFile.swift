@@ -49,6 +49,17 @@ public final class MappedFile: @unchecked Sendable {
         #endif
     }
 
+    /// Takes the whole pages of a part out of the process's memory; they come back from the system's
+    /// cache, or the file, when they are read again.
+    func letGo(of part: UnsafeRawBufferPointer) {
+        guard let start = part.baseAddress else { return }
+        let pageSize = UInt(getpagesize())
+        let first = (UInt(bitPattern: start) + pageSize - 1) / pageSize * pageSize
+        let end = (UInt(bitPattern: start) + UInt(part.count)) / pageSize * pageSize
+        guard first < end, let address = UnsafeMutableRawPointer(bitPattern: first) else { return }
+        madvise(address, Int(end - first), MADV_DONTNEED)
+    }
+
     /// Starts to read a file into the system's cache, without waiting for it. Does nothing where
     /// there is no such file.
     static func readAhead(path: String) {

@@ -3,9 +3,8 @@ import LorryTensor
 /// A mapped safetensors file, checked whole before any tensor is handed out.
 ///
 /// Layout: 8 bytes little-endian header length, a JSON header naming each tensor's dtype, shape and
-/// byte range, then the data. Source: the format description of huggingface/safetensors. Checks are
-/// those of the reference library, and stricter where it is lax: duplicate names, gaps and overlaps
-/// between tensors, trailing bytes, and names with control characters are refused.
+/// byte range, then the data. Source: the format description of huggingface/safetensors.
+/// `SafetensorsPlaces` says what is refused.
 public struct SafetensorsFile: Sendable {
     /// One tensor's place in the file.
     public struct Tensor: Sendable {
@@ -23,7 +22,7 @@ public struct SafetensorsFile: Sendable {
     }
 
     /// Header bytes above this are refused, as by the reference library.
-    static let maximumHeaderByteCount = 100_000_000
+    package static let maximumHeaderByteCount = 100_000_000
 
     public let path: String
     public let tensors: [String: Tensor]
@@ -41,129 +40,27 @@ public struct SafetensorsFile: Sendable {
         try self.init(file)
     }
 
-    init(_ file: MappedFile) throws(SafetensorsError) {
+    /// - Parameter maximumHeaderByteCount: how long the header may be. Its tensors' places take up
+    ///   to seven times that in memory.
+    init(
+        _ file: MappedFile, maximumHeaderByteCount: Int = Self.maximumHeaderByteCount
+    ) throws(SafetensorsError) {
         self.file = file
         path = file.path
-        (tensors, metadata) = try Self.parse(file.bytes, owner: file, path: path)
-    }
-
-    private static func parse(
-        _ bytes: UnsafeRawBufferPointer, owner: MappedFile, path: String
-    ) throws(SafetensorsError) -> ([String: Tensor], [String: String]) {
-        func fail(_ reason: String) -> SafetensorsError {
-            SafetensorsError(file: path, reason: reason)
-        }
-        guard bytes.count >= 8 else { throw fail("shorter than its 8-byte header length") }
-        let declared = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
-        guard declared <= UInt64(min(maximumHeaderByteCount, bytes.count - 8)) else {
-            throw fail("header length \(declared) exceeds the file")
-        }
-        let headerEnd = 8 + Int(declared)
-        let header: StrictJSON
         do {
-            header = try StrictJSON(parsing: bytes[8..<headerEnd], maximumDepth: 8)
+            let places = try SafetensorsPlaces(
+                of: file.bytes, maximumHeaderByteCount: maximumHeaderByteCount)
+            tensors = places.byName.mapValues { place in
+                Tensor(
+                    name: place.name, dtype: place.dtype, shape: place.shape,
+                    bytes: UnsafeRawBuffer(
+                        bytes: UnsafeRawBufferPointer(rebasing: file.bytes[place.range]),
+                        owner: file),
+                    fileOffset: place.range.lowerBound)
+            }
+            metadata = places.metadata
         } catch {
-            throw fail("header: \(error)")
-        }
-        guard let object = header.objectValue else { throw fail("header is not an object") }
-        var tensors: [String: Tensor] = [:]
-        var metadata: [String: String] = [:]
-        var ranges: [(range: Range<Int>, name: String)] = []
-        let data = UnsafeRawBufferPointer(rebasing: bytes[headerEnd...])
-        for (name, value) in object.members {
-            if name == "__metadata__" {
-                metadata = try parseMetadata(value, fail)
-                continue
-            }
-            let (tensor, range) = try parseTensor(name, value, data, owner, fail)
-            tensors[name] = tensor
-            ranges.append((range, name))
-        }
-        try checkCoverage(&ranges, dataCount: data.count, fail)
-        return (tensors, metadata)
-    }
-
-    private static func parseMetadata(
-        _ value: StrictJSON, _ fail: (String) -> SafetensorsError
-    ) throws(SafetensorsError) -> [String: String] {
-        guard let object = value.objectValue else { throw fail("__metadata__ is not an object") }
-        var metadata: [String: String] = [:]
-        for (key, value) in object.members {
-            guard let text = value.stringValue else {
-                throw fail("__metadata__.\(key) is not a string")
-            }
-            metadata[key] = text
-        }
-        return metadata
-    }
-
-    private static func parseTensor(
-        _ name: String, _ value: StrictJSON, _ data: UnsafeRawBufferPointer, _ owner: MappedFile,
-        _ fail: (String) -> SafetensorsError
-    ) throws(SafetensorsError) -> (Tensor, Range<Int>) {
-        guard !name.isEmpty,
-            name.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F })
-        else { throw fail("a tensor's name is empty or has control characters") }
-        guard let fields = value.objectValue else { throw fail("tensor '\(name)' is no object") }
-        for (key, _) in fields.members where !["dtype", "shape", "data_offsets"].contains(key) {
-            throw fail("tensor '\(name)' has the unknown field '\(key)'")
-        }
-        guard let dtypeName = fields["dtype"]?.stringValue else {
-            throw fail("tensor '\(name)' has no dtype")
-        }
-        guard let dtype = DType(rawValue: dtypeName) else {
-            throw fail("tensor '\(name)' has the unknown dtype '\(dtypeName)'")
-        }
-        guard let dimensions = fields["shape"]?.arrayValue else {
-            throw fail("tensor '\(name)' has no shape")
-        }
-        var shape: [Int] = []
-        var byteCount = dtype.byteCount
-        for dimension in dimensions {
-            guard let size = dimension.integerValue, size >= 0 else {
-                throw fail("tensor '\(name)' has a shape that is not made of whole numbers")
-            }
-            let (product, overflow) = byteCount.multipliedReportingOverflow(by: size)
-            guard !overflow else { throw fail("tensor '\(name)' has an impossible shape") }
-            byteCount = product
-            shape.append(size)
-        }
-        guard let offsets = fields["data_offsets"]?.arrayValue, offsets.count == 2,
-            let start = offsets[0].integerValue, let end = offsets[1].integerValue,
-            start >= 0, start <= end, end <= data.count
-        else { throw fail("tensor '\(name)' lies outside the file") }
-        guard end - start == byteCount else {
-            throw fail(
-                "tensor '\(name)' has \(end - start) bytes, its shape \(shape) needs \(byteCount)")
-        }
-        let bytes = UnsafeRawBuffer(
-            bytes: UnsafeRawBufferPointer(rebasing: data[start..<end]), owner: owner)
-        return (
-            Tensor(
-                name: name, dtype: dtype, shape: shape, bytes: bytes,
-                fileOffset: owner.bytes.count - data.count + start), start..<end
-        )
-    }
-
-    /// Every data byte belongs to exactly one tensor.
-    private static func checkCoverage(
-        _ ranges: inout [(range: Range<Int>, name: String)], dataCount: Int,
-        _ fail: (String) -> SafetensorsError
-    ) throws(SafetensorsError) {
-        ranges.sort {
-            ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound)
-        }
-        var end = 0
-        for (range, name) in ranges {
-            guard range.lowerBound == end else {
-                throw fail(
-                    "tensor '\(name)' starts at byte \(range.lowerBound), expected \(end): "
-                        + (range.lowerBound < end ? "it overlaps another" : "there is a gap"))
-            }
-            end = range.upperBound
-        }
-        guard end == dataCount else {
-            throw fail("\(dataCount - end) bytes after the last tensor")
+            throw SafetensorsError(file: file.path, reason: error.reason)
         }
     }
 }
@@ -180,6 +77,23 @@ public struct UnsafeRawBuffer: @unchecked Sendable {
     }
 
     public var count: Int { bytes.count }
+
+    /// Whether a condition holds of all pieces, of so many bytes each but for the last. The pages
+    /// that it has read leave memory, where they were brought from the file.
+    func allSatisfy(
+        ofPieces byteCount: Int, _ condition: (UnsafeRawBufferPointer) -> Bool
+    ) -> Bool {
+        for start in stride(from: 0, to: bytes.count, by: byteCount) {
+            let piece = UnsafeRawBufferPointer(
+                rebasing: bytes[start..<min(start + byteCount, bytes.count)])
+            defer { owner.letGo(of: piece) }
+            guard condition(piece) else { return false }
+        }
+        return true
+    }
+
+    /// The name of the file that they are of.
+    var fileName: String { owner.path.split(separator: "/").last.map(String.init) ?? owner.path }
 }
 
 /// A safetensors file that is damaged or not what it should be.

@@ -1,7 +1,7 @@
 /// Unpacks a tar or tar.gz body, pushed in pieces, into a staged folder.
 ///
 /// Names must be flat, or all inside one common top folder; `./` in front is taken off.
-final class ArchiveUnpacker {
+package final class ArchiveUnpacker {
     private enum Format {
         case undecided, tar
         case gzip(Gunzip)
@@ -17,13 +17,13 @@ final class ArchiveUnpacker {
     /// The folder that all files are in: "" for none, nil before the first file.
     private var topFolder: String?
 
-    init(into folder: StagedFolder, limits: UploadLimits) {
+    package init(into folder: StagedFolder, limits: UploadLimits) {
         self.folder = folder
         self.limits = limits
         tar = TarReader(maxEntryCount: limits.maxEntryCount)
     }
 
-    func push(_ bytes: ArraySlice<UInt8>) throws {
+    package func push(_ bytes: ArraySlice<UInt8>) throws {
         bodyByteCount += bytes.count
         guard bodyByteCount <= limits.maxBodyByteCount else {
             throw RegistryError(
@@ -38,7 +38,7 @@ final class ArchiveUnpacker {
         }
     }
 
-    func finish() throws {
+    package func finish() throws {
         if case .undecided = format { try decide() }
         if case .gzip(let gunzip) = format { try gunzip.finish() }
         try tar.finish()

@@ -1,4 +1,5 @@
 import Foundation
+import LorryModel
 
 /// Why the registry refused or failed; the message names the file, adapter or folder concerned.
 public struct RegistryError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -49,13 +50,5 @@ public struct RegistryError: Error, Sendable, Equatable, CustomStringConvertible
     }
 }
 
-/// A name from outside made safe to show: control and non-ASCII bytes are escaped, length is cut.
-func quoted(_ name: String) -> String {
-    var shown = ""
-    for scalar in name.unicodeScalars.prefix(120) {
-        shown +=
-            scalar.value < 0x20 || scalar.value >= 0x7F
-            ? scalar.escaped(asASCII: true) : "\(scalar)"
-    }
-    return "'\(shown)\(name.unicodeScalars.count > 120 ? "…" : "")'"
-}
+/// A name from outside, to show; see `shown`.
+func quoted(_ name: String) -> String { "'\(shown(name))'" }

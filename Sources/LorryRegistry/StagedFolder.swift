@@ -5,7 +5,7 @@ import LorryModel
 /// A folder in `staging` that receives an adapter's files and becomes a version, or goes away.
 ///
 /// Not thread-safe: one upload or import owns it.
-final class StagedFolder {
+package final class StagedFolder {
     let path: String
     private(set) var ignored: [String] = []
     private(set) var receivedByteCount = 0
@@ -20,7 +20,7 @@ final class StagedFolder {
             limit: Int
         )?
 
-    init(path: String, files: FileLayer, limits: UploadLimits) throws {
+    package init(path: String, files: FileLayer, limits: UploadLimits) throws {
         self.path = path
         self.files = files
         self.limits = limits
@@ -81,7 +81,7 @@ final class StagedFolder {
 
     /// Checks the folder whole and makes it durable.
     /// - Throws: `RegistryError` naming what is missing or wrong, or what `inspect` throws.
-    func seal(inspect: (URL) throws -> AdapterDescription) throws -> StagedVersion {
+    package func seal(inspect: (URL) throws -> AdapterDescription) throws -> StagedVersion {
         if let current {
             throw RegistryError(.invalid, "\(quoted(current.name)) is cut short")
         }
@@ -121,7 +121,7 @@ final class StagedFolder {
 }
 
 /// A checked version on disk in `staging`, ready to be moved into the store.
-struct StagedVersion: Sendable {
+package struct StagedVersion: Sendable {
     let path: String
     let id: AdapterVersionID
     let description: AdapterDescription

@@ -15,9 +15,12 @@ struct Listeners: Service {
 
     private let servers: [Server]
 
-    /// - Parameter onReady: called once, when all accept connections, before the ready line.
+    /// - Parameters:
+    ///   - onDrainTimeout: ends what still runs when the time for that is over.
+    ///   - onReady: called once, when all accept connections, before the ready line.
     init(
         settings: ServeConfiguration, services: APIServices, logger: Logger,
+        onDrainTimeout: @escaping @Sendable () async -> Void,
         onReady: @escaping @Sendable () -> Void
     ) {
         var http = HTTPServerConfiguration()
@@ -27,6 +30,8 @@ struct Listeners: Service {
             http.tls = TLSFiles(certificateChain: certificate, privateKey: key)
         }
         http.drainTimeout = settings.drainTimeout
+        http.onDrainTimeout = onDrainTimeout
+        Self.setConnectionLimits(&http.limits, settings, logger)
         let limits = services.limits
         http.bodyLimit = { limits.bodyByteCount(for: $0) }
         let scheme = http.tls == nil ? "http" : "https"
@@ -68,6 +73,21 @@ struct Listeners: Service {
             for server in servers { group.addTask { try await server.run() } }
             try await group.waitForAll()
         }
+    }
+
+    /// Connections leave file descriptors for everything else: adapters, the database, uploads.
+    private static func setConnectionLimits(
+        _ limits: inout HTTPLimits, _ settings: ServeConfiguration, _ logger: Logger
+    ) {
+        limits.connectionCount = settings.maximumConnectionCount ?? limits.connectionCount
+        limits.connectionCountPerAddress =
+            settings.maximumConnectionCountPerAddress ?? limits.connectionCountPerAddress
+        let room = max(16, Machine.raiseOpenFileLimit() - 256)
+        guard limits.connectionCount > room else { return }
+        logger.warning(
+            "fewer connections, since the limit of open files is low",
+            metadata: ["connections": "\(room)", "wanted": "\(limits.connectionCount)"])
+        limits.connectionCount = room
     }
 
     private static func hostAndPort(_ address: SocketAddress) -> String {

@@ -287,7 +287,11 @@ struct ServeAssembly {
     private func serve(
         _ services: APIServices, _ engine: Engine, _ readiness: Readiness, _ keyFile: KeyFile?
     ) async throws {
-        let listeners = Listeners(settings: settings, services: services, logger: logger) {
+        let listeners = Listeners(
+            settings: settings, services: services, logger: logger,
+            // Each sequence that is left fails with "shutting down": a status, or an event in a stream.
+            onDrainTimeout: { await engine.shutdown(drainDeadline: .zero) }
+        ) {
             readiness.advance(to: .ready)
             weightCache?.start()
         }
@@ -306,6 +310,8 @@ struct ServeAssembly {
                 services: parts.map { .init(service: $0) },
                 gracefulShutdownSignals: [.sigterm, .sigint],
                 logger: logger))
+        let secondSignal = SecondSignal()
+        defer { secondSignal.cancel() }
         try await group.run()
     }
 }

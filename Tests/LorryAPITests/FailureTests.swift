@@ -26,7 +26,7 @@ import Testing
         (.invalidToken(9, vocabularySize: 5), 400),
         (.queueFull(retryAfter: .seconds(1)), 429),
         (.deadlineUnreachable(needed: .seconds(9), left: .seconds(5)), 503),
-        (.deadlinePassed, 504),
+        (.deadlinePassed, 504), (.numbersOverflow(adapter: "a"), 500),
     ])
     func failureBeforeTheFirstTokenIsAStatus(_ error: EngineError, _ status: Int) async throws {
         let server = try TestServer(FakeEngine { _ in .init(failure: error) })

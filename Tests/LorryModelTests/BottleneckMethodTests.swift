@@ -94,6 +94,9 @@ import Testing
             #expect(changed.refusal.contains(name))
         }
         #expect(crafted(["leave_out": [0]]).refusal.contains("layers.0"))
+        for layer in [-1, TinyModel.layerCount] {
+            #expect(crafted(["leave_out": [layer]]).refusal.contains("leave_out: has \(layer)"))
+        }
         var other = plain
         other.configuration["model_type"] = "gpt2"
         #expect(other.refusal.contains("model_type"))

@@ -75,4 +75,57 @@ import Testing
         }
         #expect(try refusal(adapter, of: model)?.message.contains("[1, 16]") == true)
     }
+
+    /// FRoD's sizes repeat what the shape of V says.
+    @Test(arguments: [[16, 16], [16, 17]])
+    func sizesThatContradictAreFound(size: [Float]) throws {
+        let folder = try TestFolder()
+        let model = try model(in: folder)
+        var adapter = CraftedAdapter()
+        adapter.configuration = [
+            "peft_type": "FROD", "target_modules": ["q_proj"], "save_projection": true,
+        ]
+        adapter.file.tensors = [:]
+        let category = "self_attn_q_proj"
+        var basis = [Float](repeating: 0, count: 256)
+        for index in 0..<16 { basis[index * 17] = 1 }
+        adapter.file.tensors["base_model.frod_V.\(category)"] = .init(
+            shape: [16, 16], floats: basis)
+        adapter.file.tensors["base_model.frod_s_indices.\(category)"] = .init(
+            shape: [2, 1], floats: [3, 4], dtype: "I64")
+        adapter.file.tensors["base_model.frod_s_size.\(category)"] = .init(
+            shape: [2], floats: size, dtype: "I64")
+        for layer in 0..<2 {
+            let path = "\(CraftedAdapter.prefix)\(layer).self_attn.q_proj"
+            adapter.file.add("\(path).frod_lambda_l", [16])
+            adapter.file.add("\(path).frod_lambda_s_values", [1])
+        }
+        let files = try TestFolder()
+        try adapter.write(to: files)
+        let inspect = {
+            try AdapterCompiler.inspect(directory: files.url, model: model, format: .f32)
+        }
+        if size == [16, 16] {
+            #expect(try inspect().method == "frod")
+        } else {
+            let error = #expect(throws: AdapterError.self) { try inspect() }
+            #expect(error?.message.contains("s_size.\(category)' is [16, 17]") == true)
+        }
+    }
+
+    /// Finite numbers may give infinite ones when they are computed with.
+    @Test func computedNumbersAreFinite() throws {
+        let folder = try TestFolder()
+        let model = try model(in: folder)
+        var adapter = CraftedAdapter()
+        adapter.set("kasa_config", ["beta": 0.1])
+        for layer in 0..<2 {
+            for module in ["q_proj", "v_proj"] {
+                let path = "\(CraftedAdapter.prefix)\(layer).self_attn.\(module)"
+                adapter.file.add("\(path).lora_diag", [2], value: 1e38)
+                adapter.file.tensors["\(path).lora_B.weight"]?.floats[0] = 1e38
+            }
+        }
+        #expect(try refusal(adapter, of: model)?.message.contains("not finite") == true)
+    }
 }

@@ -32,6 +32,36 @@ import Testing
         #expect(throws: StrictJSON.ParseError.self) { try parse(tooDeep) }
     }
 
+    @Test func findsMembersOfLargeObjects() throws {
+        for count in [16, 17, 40] {
+            let members = (0..<count).map { "\"k\($0)\":\($0)" }.joined(separator: ",")
+            let object = try #require(try parse("{\(members)}").objectValue)
+            #expect(object.members.map(\.key) == (0..<count).map { "k\($0)" })
+            for index in 0..<count { #expect(object["k\(index)"] == .integer(index)) }
+            #expect(object["k\(count)"] == nil)
+            let error = #expect(throws: StrictJSON.ParseError.self) {
+                try parse("{\(members),\"k3\":1}")
+            }
+            #expect(error?.reason == "duplicate key 'k3'")
+        }
+    }
+
+    @Test(arguments: [#""\ud800""#, #""\udc00x""#, #""\ud800\u0041""#])
+    func halvesOfPairsAreReplacedOrRefused(text: String) throws {
+        #expect(try parse(text).stringValue?.contains("\u{FFFD}") == true)
+        #expect(throws: StrictJSON.ParseError.self) {
+            try StrictJSON(parsing: text.utf8, takesLoneSurrogates: false)
+        }
+    }
+
+    /// Names in messages are cut and escaped.
+    @Test func showsWhatIsSafe() {
+        #expect(shown("a\u{7}b\u{202E}c\n") == #"a\u{0007}b\u{202E}c\n"#)
+        #expect(shown("größe…") == "größe…")
+        #expect(shown(String(repeating: "x", count: 121)).count == 121)
+        #expect(AdapterError(.invalid, String(repeating: "x", count: 5000)).message.count == 1001)
+    }
+
     @Test func refusesInvalidUTF8() {
         #expect(throws: StrictJSON.ParseError.self) {
             try StrictJSON(parsing: [0x22, 0xFF, 0x22])

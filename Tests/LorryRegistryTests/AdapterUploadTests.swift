@@ -1,3 +1,4 @@
+import CraftedArchives
 import Foundation
 import LorryRegistry
 import Testing
@@ -106,7 +107,7 @@ struct AdapterUploadTests {
             Refusal("hidden bytes after a NUL", naming: "README.md\\0x") { tar in
                 tar.add("README.md") { $0[10] = UInt8(ascii: "x") }
             },
-            Refusal("non-ASCII name", naming: "README\\u{00E9}") { tar in
+            Refusal("non-ASCII name", naming: "READMEé") { tar in
                 tar.add("READMEé.md")
             },
             Refusal("nested folder", naming: "a/b/README.md") { $0.add("a/b/README.md") },
@@ -146,7 +147,7 @@ struct AdapterUploadTests {
             Refusal("no weights", naming: "adapter_model.safetensors is missing") { tar in
                 tar = TarBuilder([adapterFiles()[0]])
             },
-            Refusal("configuration that is no JSON", naming: "adapter_config.json is not JSON") {
+            Refusal("configuration that is no JSON", naming: "adapter_config.json: invalid JSON") {
                 tar in
                 tar = TarBuilder([("adapter_config.json", [123]), adapterFiles()[1]])
             },

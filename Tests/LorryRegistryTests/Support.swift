@@ -1,4 +1,4 @@
-import CZlib
+import CraftedArchives
 import Foundation
 import Logging
 import LorryModel
@@ -21,8 +21,6 @@ final class ScratchFolder: Sendable {
 
     func sub(_ name: String) -> URL { url.appendingPathComponent(name, isDirectory: true) }
 }
-
-typealias NamedFile = (name: String, bytes: [UInt8])
 
 /// A small adapter whose weights say `text`; another text is another version.
 func adapterFiles(_ text: String = "one") -> [NamedFile] {
@@ -128,83 +126,5 @@ func error(_ body: () async throws -> Void) async -> RegistryError? {
         return nil
     } catch {
         return error as? RegistryError
-    }
-}
-
-/// Builds tar archives byte by byte, valid or not.
-struct TarBuilder {
-    private(set) var bytes: [UInt8] = []
-    /// Where each entry's header starts.
-    private(set) var offsets: [Int] = []
-
-    init(_ files: [NamedFile] = [], prefix: String = "") {
-        for file in files { add(prefix + file.name, file.bytes) }
-    }
-
-    mutating func add(
-        _ path: String, _ content: [UInt8] = [], type: Character = "0", link: String = "",
-        claimedByteCount: Int? = nil, change: (inout [UInt8]) -> Void = { _ in }
-    ) {
-        offsets.append(bytes.count)
-        var header = [UInt8](repeating: 0, count: 512)
-        func put(_ text: String, at offset: Int) {
-            for (index, byte) in text.utf8.enumerated() { header[offset + index] = byte }
-        }
-        func octal(_ value: Int, _ width: Int) -> String {
-            let digits = String(value, radix: 8)
-            return String(repeating: "0", count: max(0, width - digits.count)) + digits
-        }
-        put(String(path.prefix(100)), at: 0)
-        put("0000644\0", at: 100)
-        put("0000000\0", at: 108)
-        put("0000000\0", at: 116)
-        put(octal(claimedByteCount ?? content.count, 11) + "\0", at: 124)
-        put("00000000000\0", at: 136)
-        put(String(type), at: 156)
-        put(link, at: 157)
-        put("ustar\u{0}00", at: 257)
-        change(&header)
-        put("        ", at: 148)
-        let sum = header.reduce(0) { $0 + Int($1) }
-        put(octal(sum, 6) + "\0 ", at: 148)
-        bytes += header + content
-        bytes += [UInt8](repeating: 0, count: (512 - content.count % 512) % 512)
-    }
-
-    mutating func addPax(_ records: [(String, String)], type: Character = "x") {
-        add("PaxHeader", Self.pax(records), type: type)
-    }
-
-    static func pax(_ records: [(String, String)]) -> [UInt8] {
-        records.flatMap { key, value -> [UInt8] in
-            let rest = " \(key)=\(value)\n"
-            var length = rest.utf8.count + 1
-            while "\(length)".utf8.count + rest.utf8.count != length { length += 1 }
-            return Array("\(length)\(rest)".utf8)
-        }
-    }
-
-    /// With the end marker.
-    var archive: [UInt8] { bytes + [UInt8](repeating: 0, count: 1024) }
-}
-
-func gzip(_ bytes: [UInt8]) throws -> [UInt8] {
-    var stream = z_stream()
-    try #require(
-        deflateInit2_(
-            &stream, 9, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY, ZLIB_VERSION,
-            Int32(MemoryLayout<z_stream>.size)) == Z_OK)
-    defer { deflateEnd(&stream) }
-    var input = bytes
-    let bound = Int(deflateBound(&stream, UInt(bytes.count)))
-    return input.withUnsafeMutableBufferPointer { source in
-        [UInt8](unsafeUninitializedCapacity: bound) { target, count in
-            stream.next_in = source.baseAddress
-            stream.avail_in = UInt32(source.count)
-            stream.next_out = target.baseAddress
-            stream.avail_out = UInt32(target.count)
-            deflate(&stream, Z_FINISH)
-            count = target.count - Int(stream.avail_out)
-        }
     }
 }

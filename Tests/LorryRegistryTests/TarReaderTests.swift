@@ -1,3 +1,4 @@
+import CraftedArchives
 import LorryRegistry
 import Testing
 

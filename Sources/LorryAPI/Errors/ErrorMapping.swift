@@ -36,6 +36,11 @@ extension APIError {
                 parameter: "prompt")
         case .adapterLoadFailed(let name, let reason):
             self.init(.internalServerError, "The adapter '\(name)' could not be loaded: \(reason)")
+        case .numbersOverflow(let adapter):
+            self.init(
+                .internalServerError,
+                "\(adapter.map { "The adapter '\($0)'" } ?? "The model") gives numbers that are not "
+                    + "finite: its weights, or their scales, are too large.")
         case .deadlineUnreachable(let needed, let left):
             let seconds = max(1, Int(((needed - left) / .seconds(1)).rounded(.up)))
             self.init(

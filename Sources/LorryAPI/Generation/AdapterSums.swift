@@ -124,7 +124,7 @@ extension APIServices {
                 let records = visible ?? visibleAdapters(for: principal)
                 visible = records
                 guard records.indices.contains(position) else {
-                    throw .modelNotFound("\(list)[\(index)]")
+                    throw .modelNotFound("\(list)[\(index)].id = \(position)")
                 }
                 let name = records[position].name
                 leases.append(try lease(name, shown: name, principal))

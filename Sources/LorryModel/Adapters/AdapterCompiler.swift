@@ -41,26 +41,28 @@ public enum AdapterCompiler {
     public static func inspect(
         directory: URL, configuration: ModelConfiguration, format: OperandFormat
     ) throws(AdapterError) -> AdapterDescription {
-        let files = try AdapterFiles(directory: directory)
-        let source = try AdapterSource(files)
-        let plan = try plan(source, configuration, format)
-        try source.checkElements()
-        return plan.description
+        try checkedPlan(AdapterFiles(directory: directory), configuration, format).description
     }
 
-    /// The same, and makes the program of an adapter whose operands are computed, so that numbers
+    /// The same, and makes the operands that are computed, one after the other, so that numbers
     /// that do not do are found: indices outside of a matrix, a matrix without inverse.
     public static func inspect(
         directory: URL, model: DecoderModel, format: OperandFormat
     ) throws(AdapterError) -> AdapterDescription {
         let files = try AdapterFiles(directory: directory)
-        let source = try AdapterSource(files)
-        let plan = try plan(source, model.configuration, format)
-        try source.checkElements()
-        if plan.computes {
-            _ = try plan.program(reading: [try files.weights.get().bytes], model: model)
-        }
+        let plan = try checkedPlan(files, model.configuration, format)
+        try plan.checkComputations(reading: [try files.weights.get().bytes], model: model)
         return plan.description
+    }
+
+    /// The plan, once the numbers themselves have been looked at too.
+    private static func checkedPlan(
+        _ files: AdapterFiles, _ configuration: ModelConfiguration, _ format: OperandFormat
+    ) throws(AdapterError) -> AdapterPlan {
+        let source = try AdapterSource(files)
+        let plan = try plan(source, configuration, format)
+        try source.checkElements()
+        return plan
     }
 
     /// Why the adapter cannot run on a base model, by its configuration and its tensors' names and
@@ -102,13 +104,13 @@ public enum AdapterCompiler {
         guard builder.largestComputation <= maximumComputedCount else {
             throw AdapterError(
                 .unsupported,
-                "\(AdapterSource.weightsFile): \(builder.largestComputation) numbers would be in "
+                "\(source.weightsName): \(builder.largestComputation) numbers would be in "
                     + "memory at once to load it, at most \(maximumComputedCount) may be")
         }
         guard builder.virtualTokenCount < configuration.maximumPositions else {
             throw AdapterError(
                 .invalid,
-                "\(AdapterSource.weightsFile): has \(builder.virtualTokenCount) virtual tokens, the "
+                "\(source.weightsName): has \(builder.virtualTokenCount) virtual tokens, the "
                     + "base's context has \(configuration.maximumPositions) positions")
         }
         return builder.plan(method: method, format: format)

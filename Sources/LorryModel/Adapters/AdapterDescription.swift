@@ -80,9 +80,10 @@ public struct AdapterError: Error, CustomStringConvertible, Sendable, Equatable 
 
     public init(_ kind: Kind, _ message: String) { self.init(kind, message, about: nil) }
 
+    /// - Parameter message: may have names and values of the files, as they are.
     init(_ kind: Kind, _ message: String, about subject: Subject?) {
         self.kind = kind
-        self.message = message
+        self.message = shown(message, maximumCount: 1000)
         self.subject = subject
     }
 }

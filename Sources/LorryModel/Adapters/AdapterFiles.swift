@@ -18,6 +18,8 @@ struct AdapterFiles: Sendable {
     static let weightsNames = ["adapter_model.safetensors", "adapter.safetensors"]
     /// Configurations above this are refused.
     static let maximumConfigurationByteCount = 4 << 20
+    /// Headers above this are refused: room for some 50,000 tensors.
+    package static let maximumHeaderByteCount = 8 << 20
 
     let configuration: MappedFile
     /// The one of the names that the folder has.
@@ -71,6 +73,16 @@ struct AdapterFiles: Sendable {
         return "\(weightsNames[0]): is missing"
     }
 
+    func parsedConfiguration() throws(StrictJSON.ParseError) -> StrictJSON {
+        try StrictJSON(parsing: configuration.bytes, takesLoneSurrogates: false)
+    }
+
+    static func tensors(
+        of weights: MappedFile
+    ) throws(SafetensorsError) -> [String: SafetensorsFile.Tensor] {
+        try SafetensorsFile(weights, maximumHeaderByteCount: maximumHeaderByteCount).tensors
+    }
+
     /// - Throws: `AdapterError` of kind `damaged` where a file's bytes are others.
     func check(_ expected: AdapterChecksums) throws(AdapterError) {
         let weights = try weights.get()
@@ -91,13 +103,14 @@ struct AdapterFiles: Sendable {
         }
     }
 
-    /// The header's bytes of the weights, which say where each tensor lies; empty where the file is
-    /// too short to be one.
+    /// The header's bytes of the weights, which say where each tensor lies; cut off where it is
+    /// longer than a header may be, and empty where the file is too short to be one.
     func weightsHeader() throws(AdapterError) -> UnsafeRawBufferPointer {
         let bytes = try weights.get().bytes
         guard bytes.count >= 8 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
         let declared = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
-        let count = Int(min(declared, UInt64(bytes.count - 8)))
+        let limit = min(bytes.count - 8, Self.maximumHeaderByteCount)
+        let count = Int(min(declared, UInt64(limit)))
         return UnsafeRawBufferPointer(rebasing: bytes[..<(8 + count)])
     }
 }

@@ -44,24 +44,20 @@ struct AdapterPlan: Sendable {
     let operations: AdapterOperations
     let copies: [Copy]
 
-    /// Whether some operands are more than copies.
-    var computes: Bool {
-        copies.contains { copy in
-            switch copy.content {
-            case .down(let parts, _, _): parts.contains { $0.0.isDerived }
-            case .up(let operand, _, _), .dense(let operand, _, _), .vector(let operand),
-                .narrowed(let operand):
-                operand.isDerived
-            case .bias(let biases, _):
-                biases.contains { bias in
-                    switch bias {
-                    case .added(let operand, _), .replacing(let operand): operand.isDerived
-                    }
-                }
-            case .sparse: true
-            case .indices: false
-            }
-        }
+    /// Makes each operand that is more than a copy, and drops it again.
+    ///
+    /// - Parameter files: as of `program`.
+    /// - Throws: `AdapterError` where the memory is refused or numbers do not do.
+    func checkComputations(
+        reading files: [UnsafeRawBufferPointer], model: DecoderModel
+    ) throws(AdapterError) {
+        let computed = copies.filter(\.isComputed)
+        guard let largest = computed.map(\.range.count).max() else { return }
+        let memory = try Self.memory(byteCount: largest, spares: nil)
+        let writer = OperandWriter(
+            reader: OperandReader(
+                files: files, base: BaseWeights(model), checksResults: true), format: format)
+        for copy in computed { try writer.write(copy, to: memory.start) }
     }
 
     /// Reads, converts, computes and lays out the operands.
@@ -80,18 +76,23 @@ struct AdapterPlan: Sendable {
         guard (0..<taskCount).contains(task) else {
             throw AdapterError(.invalid, "task \(task) is none of the adapter's \(taskCount)")
         }
-        let memory: PageMemory
-        do throws(MemoryRefusal) {
-            memory = try PageMemory(byteCount: max(description.byteCount, 64), spares: spares)
-        } catch {
-            throw AdapterError(.outOfMemory, error.description)
-        }
+        let memory = try Self.memory(byteCount: description.byteCount, spares: spares)
         let writer = OperandWriter(
             reader: OperandReader(files: files, base: BaseWeights(model), task: task),
             format: format)
         for copy in copies { try writer.write(copy, to: memory.start + copy.range.lowerBound) }
         return AdapterProgram(
             description: description, format: format, operands: memory, operations: operations)
+    }
+
+    private static func memory(
+        byteCount: Int, spares: SparePages?
+    ) throws(AdapterError) -> PageMemory {
+        do throws(MemoryRefusal) {
+            return try PageMemory(byteCount: max(byteCount, 64), spares: spares)
+        } catch {
+            throw AdapterError(.outOfMemory, error.description)
+        }
     }
 
     /// Bytes of a matrix over the input, laid out in parts.
@@ -117,11 +118,40 @@ struct AdapterPlan: Sendable {
     }
 }
 
+extension AdapterPlan.Copy {
+    /// Whether the operand is more than a copy.
+    fileprivate var isComputed: Bool {
+        switch content {
+        case .down(let parts, _, _): parts.contains { $0.0.isDerived }
+        case .up(let operand, _, _), .dense(let operand, _, _), .vector(let operand),
+            .narrowed(let operand):
+            operand.isDerived
+        case .bias(let biases, _):
+            biases.contains { bias in
+                switch bias {
+                case .added(let operand, _), .replacing(let operand): operand.isDerived
+                }
+            }
+        case .sparse: true
+        case .indices: false
+        }
+    }
+}
+
 /// A number of a sparse matrix.
 struct SparseEntry: Sendable {
     var row: Int
     var column: Int
     var value: Float
+
+    /// - Throws: `AdapterError` where the place lies outside of a matrix of this size.
+    func check(outFeatures: Int, inFeatures: Int) throws(AdapterError) {
+        guard (0..<outFeatures).contains(row), (0..<inFeatures).contains(column) else {
+            throw AdapterError(
+                .invalid,
+                "an index [\(row), \(column)] lies outside [\(outFeatures), \(inFeatures)]")
+        }
+    }
 }
 
 /// Fills a program's memory.
@@ -222,14 +252,8 @@ private struct OperandWriter {
         guard entries.count == sparse.count else {
             preconditionFailure("a sparse operand of another size")
         }
-        for entry in entries
-        where !(0..<sparse.outFeatures).contains(entry.row)
-            || !(0..<sparse.inFeatures).contains(entry.column)
-        {
-            throw AdapterError(
-                .invalid,
-                "\(AdapterSource.weightsFile): an index [\(entry.row), \(entry.column)] lies "
-                    + "outside [\(sparse.outFeatures), \(sparse.inFeatures)]")
+        for entry in entries {
+            try entry.check(outFeatures: sparse.outFeatures, inFeatures: sparse.inFeatures)
         }
         var starts = [UInt32](repeating: 0, count: sparse.outFeatures + 1)
         for entry in entries { starts[entry.row + 1] += 1 }

@@ -153,7 +153,7 @@ extension AdapterSource {
     fileprivate static func problems(of files: AdapterFiles) -> [String] {
         var problems: [String] = []
         do throws(StrictJSON.ParseError) {
-            let value = try StrictJSON(parsing: files.configuration.bytes)
+            let value = try files.parsedConfiguration()
             if value.objectValue == nil {
                 problems.append("\(configurationFile): is not a JSON object")
             }
@@ -164,18 +164,12 @@ extension AdapterSource {
         case .failure(let error): problems.append(error.message)
         case .success(let file):
             do throws(SafetensorsError) {
-                _ = try SafetensorsFile(file)
+                _ = try AdapterFiles.tensors(of: file)
             } catch {
                 problems.append("\(files.weightsName): \(error.reason)")
             }
         }
         return problems
-    }
-
-    fileprivate var elementProblems: [String] {
-        tensors.filter { !$0.value.isFinite }.keys.sorted().map {
-            badTensor($0, "has a NaN or an infinity").message
-        }
     }
 
     /// The same files without what an error is about, so that the rest can be judged.

@@ -23,7 +23,7 @@ public struct AdapterSource: Sendable {
     /// - Throws: `AdapterError` naming the file at fault.
     init(_ files: AdapterFiles) throws(AdapterError) {
         let value: StrictJSON
-        do { value = try StrictJSON(parsing: files.configuration.bytes) } catch {
+        do { value = try files.parsedConfiguration() } catch {
             throw AdapterError(.invalid, "\(Self.configurationFile): \(error)")
         }
         guard let object = value.objectValue else {
@@ -32,7 +32,7 @@ public struct AdapterSource: Sendable {
         configuration = object
         weightsName = files.weightsName
         let weights = try files.weights.get()
-        do { tensors = try SafetensorsFile(weights).tensors } catch {
+        do { tensors = try AdapterFiles.tensors(of: weights) } catch {
             throw AdapterError(.invalid, "\(files.weightsName): \(error.reason)")
         }
     }
@@ -54,16 +54,33 @@ public struct AdapterSource: Sendable {
 
     /// Every tensor of weights must be finite numbers. The methods check the types.
     func checkElements() throws(AdapterError) {
-        for (name, tensor) in tensors {
-            guard tensor.isFinite else { throw badTensor(name, "has a NaN or an infinity") }
-        }
+        if let name = namesOfInfinite.first { throw infinite(name) }
+    }
+
+    /// What `checkElements` says of each tensor.
+    var elementProblems: [String] { namesOfInfinite.map { infinite($0).message } }
+
+    private func infinite(_ name: String) -> AdapterError {
+        badTensor(name, "has a NaN or an infinity")
+    }
+
+    /// In the order in which they lie in the file, which is read once.
+    private var namesOfInfinite: some Collection<String> {
+        tensors.values.sorted { $0.fileOffset < $1.fileOffset }.lazy.filter { !$0.isFinite }
+            .map(\.name)
     }
 }
 
 extension SafetensorsFile.Tensor {
-    /// Whether no element is NaN or infinite. True of integers.
-    var isFinite: Bool {
+    /// Whether no element is NaN or infinite. True of integers. What it has read leaves memory
+    /// again.
+    fileprivate var isFinite: Bool {
         guard let elementType else { return true }
-        return FactorSource(bytes: bytes.bytes, elementType: elementType).isFinite
+        return bytes.allSatisfy(ofPieces: Self.pieceByteCount) { piece in
+            FactorSource(bytes: piece, elementType: elementType).isFinite
+        }
     }
+
+    /// A multiple of every element's size.
+    private static let pieceByteCount = 8 << 20
 }

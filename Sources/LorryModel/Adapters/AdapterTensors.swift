@@ -50,7 +50,7 @@ struct AdapterTensors {
     ) throws(AdapterError) -> SafetensorsFile.Tensor {
         guard let tensor = take(module, name) else {
             throw AdapterError(
-                .invalid, "\(AdapterSource.weightsFile): \(module.path) has no \(name)",
+                .invalid, "\(source.weightsName): \(module.path) has no \(name)",
                 about: .module(module.path))
         }
         try check(tensor, shape: shape)
@@ -74,7 +74,7 @@ struct AdapterTensors {
     ) throws(AdapterError) -> SafetensorsFile.Tensor {
         guard let tensor = take(module, name) else {
             throw AdapterError(
-                .invalid, "\(AdapterSource.weightsFile): \(module.path) has no \(name)",
+                .invalid, "\(source.weightsName): \(module.path) has no \(name)",
                 about: .module(module.path))
         }
         guard tensor.dtype.isInteger else {
@@ -132,7 +132,7 @@ struct AdapterTensors {
         for name in names { found.formUnion(modules(having: name)) }
         guard !found.isEmpty else {
             throw AdapterError(
-                .invalid, "\(AdapterSource.weightsFile): has no \(names[0]) of any module")
+                .invalid, "\(source.weightsName): has no \(names[0]) of any module")
         }
         let targets = found.sorted { $0.order < $1.order }
         guard

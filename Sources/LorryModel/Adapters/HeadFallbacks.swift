@@ -13,6 +13,7 @@ extension AdapterProgramBuilder {
             matrix: .derived(count: outFeatures * inFeatures) { reader throws(AdapterError) in
                 var matrix = [Float](repeating: 0, count: outFeatures * inFeatures)
                 for entry in try entries(reader) {
+                    try entry.check(outFeatures: outFeatures, inFeatures: inFeatures)
                     matrix[entry.row * inFeatures + entry.column] += entry.value
                 }
                 return matrix

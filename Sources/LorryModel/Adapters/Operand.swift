@@ -75,6 +75,8 @@ public struct TensorPlace: Sendable {
     fileprivate(set) var offset: Int
     fileprivate(set) var shape: [Int]
     let dtype: SafetensorsFile.DType
+    /// The file's name, for messages.
+    private let fileName: String
     /// Which of the reader's files it lies in.
     var file = 0
 
@@ -83,6 +85,11 @@ public struct TensorPlace: Sendable {
         offset = tensor.fileOffset
         shape = tensor.shape
         dtype = tensor.dtype
+        fileName = tensor.bytes.fileName
+    }
+
+    func bad(_ problem: String, _ kind: AdapterError.Kind = .invalid) -> AdapterError {
+        AdapterError(kind, "\(fileName): tensor '\(name)' \(problem)", about: .tensor(name))
     }
 
     var count: Int { shape.reduce(1, *) }
@@ -98,13 +105,20 @@ public final class OperandReader {
     let base: BaseWeights
     /// For whose requests the program is, where the adapter knows several tasks.
     let task: Int
+    private let checksResults: Bool
     private var results: [String: (value: [[Float]], usesLeft: Int)] = [:]
 
-    /// - Parameter files: all bytes of each adapter's file.
-    init(files: [UnsafeRawBufferPointer], base: BaseWeights, task: Int = 0) {
+    /// - Parameters:
+    ///   - files: all bytes of each adapter's file.
+    ///   - checksResults: whether what is computed must be finite.
+    init(
+        files: [UnsafeRawBufferPointer], base: BaseWeights, task: Int = 0,
+        checksResults: Bool = false
+    ) {
         self.files = files
         self.base = base
         self.task = task
+        self.checksResults = checksResults
     }
 
     /// A reader of one of the files alone, always the same.
@@ -157,6 +171,12 @@ public final class OperandReader {
         case .derived(let count, let compute):
             let floats = try compute(self)
             precondition(floats.count == count, "a derived operand of another size")
+            guard !checksResults || floats.allSatisfy(\.isFinite) else {
+                throw AdapterError(
+                    .invalid,
+                    "what is computed of its numbers and the base's is not finite: they are too large"
+                )
+            }
             return floats
         }
     }
@@ -182,11 +202,8 @@ extension OperandReader {
     func singularParts(
         of operand: Operand, rows: Int, columns: Int
     ) throws(AdapterError) -> DenseAlgebra.SingularParts {
-        let matrix = try floats(operand)
-        do throws(DenseAlgebra.Failure) {
-            return try DenseAlgebra.singularParts(matrix, rows: rows, columns: columns)
-        } catch {
-            throw AdapterError(.invalid, error.description)
+        try parts(of: operand) { matrix throws(DenseAlgebra.Failure) in
+            try DenseAlgebra.singularParts(matrix, rows: rows, columns: columns)
         }
     }
 
@@ -194,9 +211,17 @@ extension OperandReader {
     func orthogonalParts(
         of operand: Operand, rows: Int, columns: Int
     ) throws(AdapterError) -> DenseAlgebra.OrthogonalParts {
+        try parts(of: operand) { matrix throws(DenseAlgebra.Failure) in
+            try DenseAlgebra.orthogonalParts(matrix, rows: rows, columns: columns)
+        }
+    }
+
+    private func parts<Parts>(
+        of operand: Operand, _ decompose: ([Float]) throws(DenseAlgebra.Failure) -> Parts
+    ) throws(AdapterError) -> Parts {
         let matrix = try floats(operand)
         do throws(DenseAlgebra.Failure) {
-            return try DenseAlgebra.orthogonalParts(matrix, rows: rows, columns: columns)
+            return try decompose(matrix)
         } catch {
             throw AdapterError(.invalid, error.description)
         }

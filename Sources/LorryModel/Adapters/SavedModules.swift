@@ -34,13 +34,13 @@ enum SavedModules {
         guard answered <= builder.vocabularySize else {
             throw AdapterError(
                 .invalid,
-                "\(AdapterSource.weightsFile): lm_head has \(answered) rows, but the embedding only "
+                "\(source.weightsName): lm_head has \(answered) rows, but the embedding only "
                     + "\(builder.vocabularySize): what is answered could not be read")
         }
         guard answered == builder.vocabularySize else {
             throw AdapterError(
                 .unsupported,
-                "\(AdapterSource.weightsFile): the embedding has \(builder.vocabularySize) rows, but "
+                "\(source.weightsName): the embedding has \(builder.vocabularySize) rows, but "
                     + "lm_head \(answered): the rows that the head was given are not saved")
         }
     }

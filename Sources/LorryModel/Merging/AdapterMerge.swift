@@ -175,6 +175,11 @@ public struct AdapterMerge: Sendable {
         let (module, rank) = targets[position]
         position += 1
         let factors = try merged(module, rank)
+        guard factors.down.allSatisfy(\.isFinite), factors.up.allSatisfy(\.isFinite) else {
+            throw AdapterError(
+                .invalid, "\(module.path): the merged numbers are not finite: weights are too large"
+            )
+        }
         return (factors.down + factors.up).withUnsafeBytes { Array($0) }
     }
 

@@ -29,7 +29,8 @@ struct BottleneckMethod: Sendable {
         try checkModel(source, builder.configuration)
         let options = AdapterSource(
             configuration: fields, tensors: source.tensors, weightsName: source.weightsName)
-        let shape = try BottleneckShape(options)
+        let shape = try BottleneckShape(
+            options, layerCount: builder.configuration.layerCount)
         guard let name = try source.string("name") else { throw source.bad("name", "is missing") }
         var tensors = AdapterTensors(source, configuration: builder.configuration)
         var count = 0
@@ -92,7 +93,7 @@ private struct BottleneckShape {
     private let scaling: Scaling
 
     /// - Parameter options: the object `config`.
-    init(_ options: AdapterSource) throws(AdapterError) {
+    init(_ options: AdapterSource, layerCount: Int) throws(AdapterError) {
         try Self.refuseOthers(options)
         isParallel = try options.flag("is_parallel")
         let addsBefore = try options.flag("original_ln_before")
@@ -106,7 +107,7 @@ private struct BottleneckShape {
             places.append((.feedForwardOutput, "output_adapters"))
         }
         self.places = places
-        leftOut = try Self.leftOut(options)
+        leftOut = try Self.leftOut(options, layerCount: layerCount)
         activation = try Self.activation(options)
         scaling = try Self.scaling(options)
     }
@@ -155,12 +156,18 @@ private struct BottleneckShape {
         }
     }
 
-    private static func leftOut(_ options: AdapterSource) throws(AdapterError) -> Set<Int> {
+    private static func leftOut(
+        _ options: AdapterSource, layerCount: Int
+    ) throws(AdapterError) -> Set<Int> {
         guard let field = options.present("leave_out") else { return [] }
         guard let values = field.arrayValue else { throw options.bad("leave_out", "is not a list") }
         let layers = values.compactMap(\.integerValue)
         guard layers.count == values.count else {
             throw options.bad("leave_out", "is not a list of layers")
+        }
+        if let other = layers.first(where: { !(0..<layerCount).contains($0) }) {
+            throw options.bad(
+                "leave_out", "has \(other), which is no layer of the base (0..<\(layerCount))")
         }
         return Set(layers)
     }

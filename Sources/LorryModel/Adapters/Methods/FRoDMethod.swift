@@ -77,7 +77,8 @@ struct FRoDMethod: PEFTMethod {
                 let base = try reader.floats(weight)
                 let basis = reader.floats(projection.basis)
                 let left = try Self.unitColumns(
-                    base, basis, outFeatures: outFeatures, inFeatures: inFeatures)
+                    base, basis, of: projection.basis, outFeatures: outFeatures,
+                    inFeatures: inFeatures)
                 let middle = try projection.middle(
                     diagonal: reader.floats(diagonal), values: values, reader)
                 let product = DenseAlgebra.product(
@@ -92,7 +93,8 @@ struct FRoDMethod: PEFTMethod {
 
     /// The columns of `W V⁻ᵀ`, each divided by its length. `[outFeatures, inFeatures]`
     private static func unitColumns(
-        _ weight: [Float], _ basis: [Float], outFeatures: Int, inFeatures: Int
+        _ weight: [Float], _ basis: [Float], of place: TensorPlace, outFeatures: Int,
+        inFeatures: Int
     ) throws(AdapterError) -> [Float] {
         // V X = Wᵀ, so that row c of X is column c of W V⁻ᵀ.
         let rows: [Double]
@@ -102,7 +104,7 @@ struct FRoDMethod: PEFTMethod {
                 transpose(weight, rowCount: outFeatures).map(Double.init), size: inFeatures,
                 columns: outFeatures)
         } catch {
-            throw AdapterError(.invalid, "\(AdapterSource.weightsFile): frod_V: \(error)")
+            throw place.bad("cannot be inverted: \(error)")
         }
         var units = [Float](repeating: 0, count: weight.count)
         for column in 0..<inFeatures {
@@ -124,6 +126,8 @@ private struct Projection: Sendable {
     let sparseCount: Int
     private let width: Int
     private let indices: TensorPlace?
+    /// Repeats what V's shape says.
+    private let size: TensorPlace?
 
     init(_ category: String, width: Int, _ tensors: inout AdapterTensors) throws(AdapterError) {
         self.width = width
@@ -131,18 +135,29 @@ private struct Projection: Sendable {
             try tensors.require("\(Self.prefix)V.\(category)", shape: [width, width]))
         let name = "\(Self.prefix)s_indices.\(category)"
         guard let tensor = tensors.take(name) else {
-            throw AdapterError(.invalid, "\(AdapterSource.weightsFile): has no tensor '\(name)'")
+            throw AdapterError(
+                .invalid, "\(tensors.source.weightsName): has no tensor '\(name)'")
         }
         guard tensor.dtype.isInteger, tensor.shape.count == 2, tensor.shape[0] == 2 else {
             throw tensors.source.badTensor(name, "has shape \(tensor.shape) of \(tensor.dtype)")
         }
-        // Repeats what V's shape says.
-        _ = tensors.take("\(Self.prefix)s_size.\(category)")
+        size = try Self.size(category, &tensors)
         sparseCount = tensor.shape[1]
         indices = sparseCount > 0 ? TensorPlace(tensor) : nil
     }
 
     private static let prefix = "base_model.frod_"
+
+    private static func size(
+        _ category: String, _ tensors: inout AdapterTensors
+    ) throws(AdapterError) -> TensorPlace? {
+        guard let tensor = tensors.take("\(prefix)s_size.\(category)") else { return nil }
+        guard tensor.dtype.isInteger, tensor.shape == [2] else {
+            throw tensors.source.badTensor(
+                tensor.name, "has shape \(tensor.shape) of \(tensor.dtype), expected two integers")
+        }
+        return TensorPlace(tensor)
+    }
 
     /// `S + diag l`, `[width, width]`.
     func middle(
@@ -150,15 +165,16 @@ private struct Projection: Sendable {
     ) throws(AdapterError) -> [Float] {
         var matrix = [Float](repeating: 0, count: width * width)
         for (index, value) in diagonal.enumerated() { matrix[index * width + index] = value }
+        if let size, reader.integers(size) != [width, width] {
+            throw size.bad("is \(reader.integers(size)), expected [\(width), \(width)]")
+        }
         guard let indices, let values else { return matrix }
         let places = reader.integers(indices)
         for (index, value) in reader.floats(values).enumerated() {
             let (row, column) = (places[index], places[sparseCount + index])
             guard (0..<width).contains(row), (0..<width).contains(column) else {
-                throw AdapterError(
-                    .invalid,
-                    "\(AdapterSource.weightsFile): tensor '\(indices.name)' has a place "
-                        + "[\(row), \(column)] outside of [\(width), \(width)]")
+                throw indices.bad(
+                    "has a place [\(row), \(column)] outside of [\(width), \(width)]")
             }
             matrix[row * width + column] += value
         }

@@ -98,10 +98,9 @@ struct GLoRAMethod: PEFTMethod {
                 let factors = try reader.floats(factors)
                 let offsets = Self.spread(reader.floats(offset), outFeatures)
                 guard zip(factors, offsets).allSatisfy({ $0 != 0 || $1 == 0 }) else {
-                    throw AdapterError(
-                        .unsupported,
-                        "\(AdapterSource.weightsFile): tensor '\(scale.name)' takes a whole row "
-                            + "of the base's weight away, which is not supported")
+                    throw scale.bad(
+                        "takes a whole row of the base's weight away, which is not supported",
+                        .unsupported)
                 }
                 return zip(factors, offsets).map { $0 == 0 ? 0 : $1 / $0 }
             }

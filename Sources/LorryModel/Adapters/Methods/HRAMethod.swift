@@ -51,7 +51,7 @@ struct HRAMethod: PEFTMethod {
         ) { reader throws(AdapterError) in
             let reflections = try Reflections(
                 transpose(reader.floats(place), rowCount: inFeatures), width: inFeatures,
-                isOrthogonal: isOrthogonal, name: place.name)
+                isOrthogonal: isOrthogonal, of: place)
             let up = DenseAlgebra.product(
                 .init(try reader.floats(weight)), .init(reflections.left, .transposed),
                 m: outFeatures, n: rank, k: inFeatures)
@@ -69,7 +69,7 @@ private struct Reflections {
     private(set) var right: [Float] = []
 
     init(
-        _ vectors: [Float], width: Int, isOrthogonal: Bool, name: String
+        _ vectors: [Float], width: Int, isOrthogonal: Bool, of place: TensorPlace
     ) throws(AdapterError) {
         let count = vectors.count / width
         var units: [[Double]] = []
@@ -81,9 +81,7 @@ private struct Reflections {
             }
             let length = Self.dot(vector, vector).squareRoot()
             guard length > 0, length.isFinite else {
-                throw AdapterError(
-                    .invalid,
-                    "\(AdapterSource.weightsFile): tensor '\(name)' has a vector of no direction")
+                throw place.bad("has a vector of no direction")
             }
             vector = vector.map { $0 / length }
             // Y gains -2 (I + Y Uᵀ) u. Of orthogonal vectors that is -2 u.

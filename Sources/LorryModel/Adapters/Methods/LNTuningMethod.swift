@@ -31,7 +31,7 @@ struct LNTuningMethod: PEFTMethod {
         let targets = tensors.modules(having: "ln_tuning_layers")
         guard !targets.isEmpty else {
             throw AdapterError(
-                .invalid, "\(AdapterSource.weightsFile): has no ln_tuning_layers of any module")
+                .invalid, "\(source.weightsName): has no ln_tuning_layers of any module")
         }
         let selection = ModuleTargets(source: source, configuration: tensors.configuration)
         guard let norms = try selection.selectedNorms(), let others = try selection.selected()

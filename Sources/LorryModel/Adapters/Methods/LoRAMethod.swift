@@ -304,7 +304,7 @@ struct LoRAMethod: PEFTMethod {
         guard !hasTables else {
             throw AdapterError(
                 .unsupported,
-                "\(AdapterSource.weightsFile): a saved embedding or head acts before \(field) too, "
+                "\(source.weightsName): a saved embedding or head acts before \(field) too, "
                     + "which is not supported")
         }
         guard !replacesBias else {

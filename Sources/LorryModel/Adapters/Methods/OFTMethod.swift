@@ -30,7 +30,7 @@ struct OFTMethod: PEFTMethod {
         if let old = source.tensors.keys.filter({ $0.contains(".oft_r") }).min() {
             throw AdapterError(
                 .unsupported,
-                "\(AdapterSource.weightsFile): tensor '\(old)' is of OFT before peft 0.14, which "
+                "\(source.weightsName): tensor '\(old)' is of OFT before peft 0.14, which "
                     + "was another method")
         }
         let targets = try tensors.targets(havingAnyOf: ["oft_R", "oft_embedding_R"])

@@ -30,10 +30,9 @@ struct SHiRAMethod: PEFTMethod {
                     let (row, column) = (places[index], places[floats.count + index])
                     guard (0..<outFeatures).contains(row), (0..<inFeatures).contains(column)
                     else {
-                        throw AdapterError(
-                            .invalid,
-                            "\(AdapterSource.weightsFile): tensor '\(indices.name)' has a place "
-                                + "[\(row), \(column)] outside of [\(outFeatures), \(inFeatures)]")
+                        throw indices.bad(
+                            "has a place [\(row), \(column)] outside of "
+                                + "[\(outFeatures), \(inFeatures)]")
                     }
                     entries.append(SparseEntry(row: row, column: column, value: floats[index]))
                 }

@@ -63,15 +63,13 @@ struct SuperTuningMethod: PEFTMethod {
             if let indices {
                 places = reader.integers(indices)
                 if let outside = places.first(where: { !(0..<size).contains($0) }) {
-                    throw AdapterError(
-                        .invalid,
-                        "\(AdapterSource.weightsFile): tensor '\(indices.name)' has a place "
-                            + "\(outside) outside of the weight's \(size)")
+                    throw indices.bad(
+                        "has a place \(outside) outside of the weight's \(size)")
                 }
             } else {
                 places = try MagnitudeOrder.places(
                     in: reader.floats(weight), count: values.count,
-                    largest: options.selectsLargest, of: module)
+                    largest: options.selectsLargest, for: values)
             }
             return zip(places, reader.floats(values)).map {
                 SparseEntry(row: $0 / inFeatures, column: $0 % inFeatures, value: $1)
@@ -109,7 +107,7 @@ private enum MagnitudeOrder {
     /// - Throws: `AdapterError` where two of them are equal, since then their order is the
     ///   training machine's own.
     static func places(
-        in numbers: [Float], count: Int, largest: Bool, of module: BaseModule
+        in numbers: [Float], count: Int, largest: Bool, for values: TensorPlace
     ) throws(AdapterError) -> [Int] {
         // Magnitudes order as their bits do; complements order the other way round.
         let keys = numbers.map {
@@ -133,10 +131,9 @@ private enum MagnitudeOrder {
         candidates.sort { $0.key < $1.key }
         for (earlier, later) in zip(candidates.prefix(count), candidates.dropFirst())
         where earlier.key == later.key {
-            throw AdapterError(
-                .unsupported,
-                "\(AdapterSource.weightsFile): \(module.path) has no supertuning_indices, and they "
-                    + "cannot be found again: the base's weight has equal magnitudes")
+            throw values.bad(
+                "has no supertuning_indices, and they cannot be found again: the base's weight has "
+                    + "equal magnitudes", .unsupported)
         }
         return candidates.prefix(count).map(\.place)
     }

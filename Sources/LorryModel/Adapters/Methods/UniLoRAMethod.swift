@@ -67,14 +67,11 @@ struct UniLoRAMethod: PEFTMethod {
         let scales = TensorPlace(
             try tensors.require(module, "unilora_scales_\(letter)", shape: shape))
         return .derived(count: indices.count) { reader throws(AdapterError) in
-            let (numbers, indices) = (reader.floats(theta), reader.integers(indices))
-            guard indices.allSatisfy(numbers.indices.contains) else {
-                throw AdapterError(
-                    .invalid,
-                    "\(AdapterSource.weightsFile): \(module.path) has an index outside "
-                        + "0..<\(numbers.count)")
+            let (numbers, places) = (reader.floats(theta), reader.integers(indices))
+            guard places.allSatisfy(numbers.indices.contains) else {
+                throw indices.bad("has an index outside 0..<\(numbers.count)")
             }
-            return zip(indices, reader.floats(scales)).map { numbers[$0] * $1 }
+            return zip(places, reader.floats(scales)).map { numbers[$0] * $1 }
         }
     }
 

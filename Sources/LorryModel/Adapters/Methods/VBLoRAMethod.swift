@@ -105,10 +105,7 @@ private struct VectorBank: Sendable {
             let (vectors, indices) = (reader.floats(place), reader.integers(indexPlace))
             let weights = weightPlace.map { reader.floats($0) } ?? []
             guard indices.allSatisfy({ (0..<count).contains($0) }) else {
-                throw AdapterError(
-                    .invalid,
-                    "\(AdapterSource.weightsFile): tensor '\(indexPlace.name)' has an index "
-                        + "outside 0..<\(count)")
+                throw indexPlace.bad("has an index outside 0..<\(count)")
             }
             var result: [Float] = []
             result.reserveCapacity(size)

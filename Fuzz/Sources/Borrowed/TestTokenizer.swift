@@ -1,0 +1,1 @@
+../../../Tests/LorryAPITests/TestTokenizer.swift
