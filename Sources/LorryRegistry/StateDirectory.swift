@@ -13,7 +13,7 @@ import Synchronization
 ///
 /// ```
 /// lock                       held with flock; holds the owner's process id
-/// registry.sqlite            names, versions, history, audit (plus -wal and -shm)
+/// registry.sqlite            names, versions, history, audit, usage (plus -wal and -shm)
 /// staging/<uuid>/            an upload under way, or a version being thrown away
 /// store/<aa>/<sha256>/       the files of one version; aa = its first two digits
 /// restoring                  only while a restore is under way

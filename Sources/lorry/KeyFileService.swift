@@ -1,5 +1,6 @@
 import Logging
 import LorryAPI
+import LorryRegistry
 import ServiceLifecycle
 import UnixSignals
 

@@ -6,6 +6,7 @@ import LorryEngine
 import LorryModel
 import LorryRegistry
 import NIOCore
+import Synchronization
 import Testing
 
 /// Role × route × adapter. A route that is registered and has no row in `rows` fails the first test:

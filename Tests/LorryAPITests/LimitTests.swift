@@ -84,6 +84,17 @@ import Testing
         #expect(try await ask(server, "first-key", 20).status == 200)
     }
 
+    @Test func aRefusalByTokensTakesNoRequest() async throws {
+        let server = try TestServer(
+            FakeEngine(saying: "abcd"),
+            keys: keys(key: "requests_per_minute: 2, tokens_per_minute: 20"),
+            clock: try TestClock(at: "2026-11-21T12:00:00Z"))
+        #expect(try await ask(server).status == 200)
+        for _ in 0..<5 { #expect(try await ask(server, "first-key", 16).status == 429) }
+        #expect(try header(try await ask(server), "remaining-requests") == "0")
+        #expect(try await ask(server).status == 429)
+    }
+
     @Test func whatCanNeverPassIs400() async throws {
         let server = try TestServer(
             FakeEngine(saying: "x"), keys: keys(key: "tokens_per_minute: 20"))

@@ -77,12 +77,14 @@ final class TestServer: Sendable {
             modelName: "base")
         let readiness = Readiness()
         readiness.advance(to: .ready)
+        let ring = keys.map { KeyRing($0) { clock.now.date } }
+        let now: @Sendable () -> Moment = { clock.now }
         var services = APIServices(
             card: ModelCard(name: "base", created: Date(timeIntervalSince1970: 1000)),
             version: "1.2.3", engine: engine, registry: registry,
             text: TextCodec(tokenizer: try TestTokenizer.make(template: template)),
-            tokenizerFile: nil, keys: keys.map { KeyRing($0, now: { clock.now.date }) },
-            metrics: metrics, readiness: readiness, clock: { clock.now }
+            tokenizerFile: nil, keys: ring,
+            metrics: metrics, readiness: readiness, clock: now
         ) { _, task in throw AdapterError(.unreadable, "never loaded here, task \(task)") }
         change(&services)
         self.services = services

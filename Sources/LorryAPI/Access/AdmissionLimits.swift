@@ -176,38 +176,44 @@ final class AdmissionShare: Sendable {
     /// - Throws: `APIError` 400 naming the limit that it can never pass, 429 where there is no room.
     func expect(tokenCount: Int) throws(APIError) {
         let old = taken.withLock { $0.tokenCount }
-        try limits.correct(from: old, to: tokenCount, scopes, day: day)
+        do throws(APIError) {
+            try limits.correct(from: old, to: tokenCount, scopes, day: day)
+        } catch {
+            if error.status == .tooManyRequests { cancel() }
+            throw error
+        }
         taken.withLock { $0.tokenCount = tokenCount }
     }
 
-    /// Notes what has been used up to now; more than was taken is booked at once.
-    func use(tokenCount: Int) {
-        let old = taken.withLock { taken -> Int? in
-            taken.usedCount = tokenCount
-            guard tokenCount > taken.tokenCount else { return nil }
-            defer { taken.tokenCount = tokenCount }
-            return taken.tokenCount
+    /// Adds to what has been used; more than was taken is booked at once. A negative count takes
+    /// back what turned out not to be used.
+    func use(_ tokenCount: Int) {
+        let (old, new) = taken.withLock { taken in
+            let old = taken.tokenCount
+            taken.usedCount += tokenCount
+            taken.tokenCount = max(old, taken.usedCount)
+            return (old, taken.tokenCount)
         }
-        if let old { limits.settle(from: old, to: tokenCount, scopes, day: day) }
+        limits.settle(from: old, to: new, scopes, day: day)
     }
 
-    /// Ends it: what was not used goes back at once.
-    func finish(usedTokenCount: Int) {
-        let old = taken.withLock { taken in
-            taken.usedCount = usedTokenCount
-            defer { taken.tokenCount = usedTokenCount }
-            return taken.tokenCount
+    /// Gives back what was not used, at once rather than when it is dropped.
+    func finish() {
+        let (old, new) = taken.withLock { taken in
+            defer { taken.tokenCount = taken.usedCount }
+            return (taken.tokenCount, taken.usedCount)
         }
-        limits.settle(from: old, to: usedTokenCount, scopes, day: day)
+        limits.settle(from: old, to: new, scopes, day: day)
     }
 
     /// Gives everything back, the request as well: the server has no room for it.
     func cancel() {
-        finish(usedTokenCount: 0)
         let count = taken.withLock { taken in
+            taken.usedCount = 0
             defer { taken.sequenceCount = 0 }
             return taken.sequenceCount
         }
+        finish()
         if count > 0 { limits.release(sequences: count, requests: 1, scopes) }
     }
 

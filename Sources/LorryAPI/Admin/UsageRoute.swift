@@ -30,8 +30,8 @@ extension APIServices {
         query.grouping = try call.grouping()
         query.limit = try call.pageLimit(default: 1000)
         query.after = try call.usagePosition()
-        // What was counted a moment ago is shown, too.
-        try await usage.flush()
+        // What was counted a moment ago is shown, too. Where it cannot be written, the log says so.
+        try? await usage.flush()
         let rows = try await registry.usage(query)
         let next = rows.count == query.limit ? rows.last?.key.position : nil
         return Self.page(rows.map { JSON($0, query.grouping) }, next: next)

@@ -71,6 +71,7 @@ struct AnswerResponses: Sendable {
         }
         let timing = Self.serverTiming(candidates.compactMap { $0.finish?.timings })
         account.close(.succeeded)
+        running.share?.finish()
         let fields = headers(running.share, contentType: "application/json", timing: timing)
         return Response(
             status: .ok, headers: fields,

@@ -34,20 +34,24 @@ final class RequestAccount: Sendable {
 
     deinit { close(.cancelled) }
 
-    /// Settles the tokens that a request has taken of its limits by what it uses.
+    /// Books what the request uses under its limits, too.
     func attach(_ share: AdmissionShare?) { state.withLock { $0.share = share } }
 
     func addPrompt(tokenCount: Int) {
-        state.withLock { $0.usage.promptTokenCount += tokenCount }
+        let share = state.withLock { state in
+            state.usage.promptTokenCount += tokenCount
+            return state.share
+        }
+        share?.use(tokenCount)
     }
 
     func add(_ delta: AnswerDelta) {
-        let (share, tokenCount) = state.withLock { state in
+        let share = state.withLock { state in
             state.usage.completionTokenCount += delta.completionTokenCount
             state.usage.cachedTokenCount += delta.finish?.cachedTokenCount ?? 0
-            return (state.share, state.usage.totalTokenCount)
+            return state.share
         }
-        share?.use(tokenCount: tokenCount)
+        share?.use(delta.completionTokenCount)
     }
 
     func close(_ outcome: Outcome) {
@@ -63,7 +67,9 @@ final class RequestAccount: Sendable {
         // What failed or was refused before its first token has been given nothing.
         let wasServed =
             outcome == .succeeded || outcome == .cancelled || usage.completionTokenCount > 0
-        share?.finish(usedTokenCount: wasServed ? usage.totalTokenCount : 0)
+        if !wasServed {
+            if outcome == .refused { share?.cancel() } else { share?.use(-usage.totalTokenCount) }
+        }
         if wasServed, usage.promptTokenCount > 0 {
             ledger.record(principal, adapter: adapter, usage.counts)
         }
