@@ -102,6 +102,9 @@ extension APIError {
     init(any error: any Error) {
         switch error {
         case let error as APIError: self = error
+        case let error as FormedError:
+            self.init(any: error.underlying)
+            form = error.form
         case let error as EngineError: self.init(error)
         case let error as RegistryError: self.init(error)
         case let error as AdapterError:
