@@ -1,3 +1,4 @@
+import CraftedArchives
 import Foundation
 import LorryRegistry
 import Testing
