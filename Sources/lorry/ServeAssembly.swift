@@ -290,11 +290,11 @@ struct ServeAssembly {
         let listeners = Listeners(
             settings: settings, services: services, logger: logger,
             // Each sequence that is left fails with "shutting down": a status, or an event in a stream.
-            onDrainTimeout: { await engine.shutdown(drainDeadline: .zero) }
-        ) {
-            readiness.advance(to: .ready)
-            weightCache?.start()
-        }
+            onDrainTimeout: { await engine.shutdown(drainDeadline: .zero) },
+            onReady: {
+                readiness.advance(to: .ready)
+                weightCache?.start()
+            })
         // Stopped in reverse: not ready any more, then the connections, the engine, the registry.
         var parts: [any Service] = [
             RegistryService(registry: services.registry),
