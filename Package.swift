@@ -92,7 +92,9 @@ var targets: [Target] = [
     ),
     .testTarget(
         name: "lorryTests",
-        dependencies: ["lorry", "CraftedArchives", "RawTraffic"] + nio,
+        dependencies: [
+            "lorry", "CraftedArchives", "RawTraffic", "LorryRegistry", grdb, logging,
+        ] + nio,
         exclude: ["Fixtures"],
         swiftSettings: lorrySettings
     ),

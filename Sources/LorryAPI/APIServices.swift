@@ -43,6 +43,7 @@ public struct APIServices: Sendable {
     let sumSizes = SumSizes()
     public package(set) var admission: AdmissionLimits
     public let usage: UsageLedger
+    let defaultScales = DefaultScales()
 
     /// - Parameters:
     ///   - tokenizerFile: the base model's tokenizer.json, to recognise unchanged copies that

@@ -32,6 +32,20 @@ public final class AdapterLease: Sendable {
     /// - Returns: what is wrong with them; nil if nothing.
     public func contentProblem() -> String? { core.contentProblem(of: record.version) }
 
+    /// As `contentProblem`, of the files that `checksums` does not cover: tokenizer and template.
+    public func textProblem() -> String? {
+        guard let version = core.withContents({ $0.versions[record.version] }) else { return nil }
+        let others = version.files.filter {
+            !AdapterFile.weights.contains($0.name) && $0.name != AdapterFile.configuration
+        }
+        do {
+            return try core.files.sizeProblem(version.files, in: directory.path)
+                ?? core.files.digestProblem(others, in: directory.path)
+        } catch {
+            return String(describing: error)
+        }
+    }
+
     /// Harmless when repeated; letting go of the lease does the same.
     public func release() {
         let first = isReleased.withLock { released in

@@ -120,9 +120,11 @@ package struct StoredVersion: Sendable, Equatable {
 /// One entry of the append-only audit log.
 public struct RegistryEvent: Sendable, Codable, Equatable {
     public enum Action: String, Sendable, Codable, CaseIterable {
-        case add, remove, pin, unpin, disable, enable, rollback, damage, alias, unalias
+        case add, remove, pin, unpin, disable, enable, rollback, damage, alias, unalias, backup
         /// The file of API keys was read again; concerns no adapter.
         case keys
+        /// The adapters of a tenant's requests that name none were set; concerns no one adapter.
+        case scales
     }
 
     /// Rises by one per event, without gaps; a reader of the live stream sees by it that it missed some.

@@ -56,6 +56,15 @@ package struct FileLayer: Sendable {
         guard fsync(descriptor) == 0 else { throw Self.failure("cannot sync folder", path, errno) }
     }
 
+    /// Makes the bytes of a file durable that something else wrote.
+    func syncFile(_ path: String) throws {
+        try willPerform(.syncFile(path))
+        let descriptor = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
+        guard descriptor >= 0 else { throw Self.failure("cannot open", path, errno) }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw Self.failure("cannot sync", path, errno) }
+    }
+
     func rename(_ source: String, to destination: String) throws {
         try willPerform(.rename(source, to: destination))
         guard Foundation.rename(source, destination) == 0 else {
@@ -117,6 +126,32 @@ package struct FileLayer: Sendable {
         }
     }
 
+    /// Which file an entry or descriptor is, whatever its path.
+    struct Identity: Equatable, Sendable {
+        let device: UInt64
+        let inode: UInt64
+
+        fileprivate init(_ status: stat) {
+            device = UInt64(status.st_dev)
+            inode = UInt64(status.st_ino)
+        }
+    }
+
+    /// Nil if nothing is there.
+    func identity(of path: String) throws -> Identity? {
+        var status = stat()
+        guard lstat(path, &status) == 0 else {
+            if errno == ENOENT || errno == ENOTDIR { return nil }
+            throw Self.failure("cannot look at", path, errno)
+        }
+        return Identity(status)
+    }
+
+    static func identity(of descriptor: Int32) -> Identity? {
+        var status = stat()
+        return fstat(descriptor, &status) == 0 ? Identity(status) : nil
+    }
+
     /// Opens a plain file; a link, pipe or device is refused.
     func openFile(_ path: String) throws -> InputFile {
         let descriptor = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
@@ -149,7 +184,13 @@ package struct FileLayer: Sendable {
     }
 
     static func failure(_ what: String, _ path: String, _ code: Int32) -> RegistryError {
-        RegistryError(.storage, "\(what) \(path): \(String(cString: strerror(code)))")
+        let kind: RegistryError.Kind =
+            switch code {
+            case ENOSPC, EDQUOT, EFBIG: .full
+            case EMFILE, ENFILE: .busy
+            default: .storage
+            }
+        return RegistryError(kind, "\(what) \(path): \(String(cString: strerror(code)))")
     }
 }
 

@@ -134,6 +134,8 @@ struct RegistryContents: Sendable {
         return unused
     }
 
+    func isHeld(_ version: AdapterVersionID) -> Bool { leaseCounts[version] != nil }
+
     mutating func hold(_ version: AdapterVersionID) {
         leaseCounts[version, default: 0] += 1
     }

@@ -27,15 +27,18 @@ final class RegistryCore: Sendable {
         self.log = log
         let state = try StateDirectory(path: directory, files: files)
         self.state = state
-        if try files.kind(of: state.database) == nil, try !Self.storeIsEmpty(state, files) {
+        let database = try files.status(of: state.database)
+        // SQLite takes an empty file for a new database.
+        if database == nil || database?.byteCount == 0, try !Self.storeIsEmpty(state, files) {
             throw RegistryError(
                 .damaged,
-                "\(state.database) is missing although \(state.store) holds adapters; put back a "
+                "\(state.database) is \(database == nil ? "missing" : "empty") although \(state.store) holds adapters; put back a "
                     + "backup of the state directory, or move the whole directory away")
         }
-        database = try RegistryDatabase(path: state.database)
+        self.database = try RegistryDatabase(path: state.database)
         try files.syncDirectory(directory)
-        contents = Mutex(try database.load())
+        contents = Mutex(try self.database.load())
+        try state.noteDatabase()
         try sweep()
     }
 
@@ -88,18 +91,6 @@ final class RegistryCore: Sendable {
         try files.removeTree(bin)
     }
 
-    /// What is wrong with a version's files by their presence and sizes; nil if nothing.
-    func sizeProblem(_ stored: [StoredFile], in folder: String) throws -> String? {
-        for file in stored {
-            let status = try files.status(of: folder + "/" + file.name)
-            guard let status, status.kind == .file else { return "\(file.name) is missing" }
-            guard status.byteCount == file.byteCount else {
-                return "\(file.name) has \(status.byteCount) bytes instead of \(file.byteCount)"
-            }
-        }
-        return nil
-    }
-
     private static func storeIsEmpty(_ state: StateDirectory, _ files: FileLayer) throws -> Bool {
         try files.children(of: state.store).allSatisfy {
             try files.children(of: state.store + "/" + $0).isEmpty
@@ -114,8 +105,8 @@ extension RegistryCore {
             log.info("removing an unfinished upload", metadata: ["folder": "\(name)"])
             try files.removeTree(state.staging + "/" + name)
         }
-        try sweepStore()
         try markDamage()
+        try sweepStore()
         for key in withContents({ $0.names.keys.filter { self.isReserved($0.name) } }) {
             log.warning(
                 "an adapter's name is reserved, so requests cannot reach it",
@@ -125,7 +116,12 @@ extension RegistryCore {
 
     func isReserved(_ name: String) -> Bool { configuration.reservedNames.contains(name) }
 
+    /// Rows whose whole folder is gone are no work of a crash: the database is an old one, or
+    /// altered, and folders without a row may be what its adapters need. They stay then.
     private func sweepStore() throws {
+        let isSuspect = try withContents { Array($0.versions.keys) }.contains {
+            try files.kind(of: state.storeFolder(of: $0)) == nil
+        }
         for parent in try files.children(of: state.store) {
             let folder = state.store + "/" + parent
             guard try files.kind(of: folder) == .directory else { continue }
@@ -137,6 +133,12 @@ extension RegistryCore {
                     continue
                 }
                 guard withContents({ $0.versions[version] }) == nil else { continue }
+                guard !isSuspect else {
+                    log.warning(
+                        "a version that no name has is kept, since others are missing",
+                        metadata: ["path": "\(folder)/\(name)"])
+                    continue
+                }
                 log.info("removing a version that no name has", metadata: ["version": "\(name)"])
                 try discardFolder(folder + "/" + name)
             }
@@ -154,7 +156,7 @@ extension RegistryCore {
     private func markDamage() throws {
         for stored in withContents({ Array($0.versions.values) }) {
             let folder = state.storeFolder(of: stored.id)
-            guard let problem = try sizeProblem(stored.files, in: folder) else {
+            guard let problem = try files.sizeProblem(stored.files, in: folder) else {
                 markMisfit(stored.id, URL(fileURLWithPath: folder, isDirectory: true))
                 continue
             }

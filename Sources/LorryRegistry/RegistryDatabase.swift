@@ -1,14 +1,17 @@
 import Foundation
 import GRDB
 import LorryModel
+import Synchronization
 
 /// The rows behind `RegistryContents`, in SQLite with a write-ahead log synced at every commit.
 final class RegistryDatabase: Sendable {
     /// "Lory": tells a registry from any other SQLite file.
     static let applicationID = 0x4C6F_7279
 
-    private let pool: DatabasePool
-    private let path: String
+    let pool: DatabasePool
+    let path: String
+    /// Set when a commit failed in a way that may have left its rows in the log; see `commit`.
+    private let hasUncertainCommit = Atomic(false)
 
     /// Opens or creates the database and brings its schema up to date.
     /// - Throws: `damaged` if it is no intact registry, `unsupported` if a newer Lorry wrote it.
@@ -18,22 +21,21 @@ final class RegistryDatabase: Sendable {
         configuration.label = "lorry.registry.database"
         configuration.maximumReaderCount = 2
         do {
+            try WriteAheadLog.check(path + "-wal", database: path)
             pool = try DatabasePool(path: path, configuration: configuration)
             try pool.writeWithoutTransaction { db in
                 // GRDB chooses NORMAL, which may lose the last commits when the power fails.
                 try db.execute(sql: "PRAGMA synchronous = FULL")
                 try Self.checkOrigin(db, path)
-                let result = try String.fetchOne(db, sql: "PRAGMA quick_check(1)")
-                guard result == "ok" else { throw Self.damaged(path, result ?? "no answer") }
+                if let problem = try Self.problems(db, limit: 1).first {
+                    throw Self.damaged(path, problem)
+                }
             }
             let migrator = RegistrySchema.migrator
-            guard try !pool.read(migrator.hasBeenSuperseded) else {
-                throw RegistryError(
-                    .unsupported, "the registry database \(path) was written by a newer Lorry")
-            }
+            guard try !pool.read(migrator.hasBeenSuperseded) else { throw Self.newer(path) }
             try migrator.migrate(pool)
         } catch {
-            throw Self.translated(error, path)
+            throw Self.unreadable(error, path)
         }
     }
 
@@ -55,55 +57,82 @@ final class RegistryDatabase: Sendable {
 
     func load() throws -> RegistryContents {
         do {
-            return try pool.read { db in
-                let versions = try Row.fetchAll(db, sql: "SELECT * FROM versions").map(Self.version)
-                var histories: [AdapterKey: [NameEntry.Past]] = [:]
-                let rows = try Row.fetchAll(db, sql: "SELECT * FROM history ORDER BY position")
-                for row in rows {
-                    histories[try Self.key(row), default: []].append(
-                        NameEntry.Past(
-                            version: try AdapterVersionID(row.value(of: "version")),
-                            created: Self.date(try row.value(of: "created"))))
-                }
-                var aliases: [AdapterKey: [String: NameEntry.Alias]] = [:]
-                for row in try Row.fetchAll(db, sql: "SELECT * FROM aliases") {
-                    aliases[try Self.key(row), default: [:]][try row.value(of: "alias")] =
-                        NameEntry.Alias(
-                            version: try Self.optionalVersion(row),
-                            created: Self.date(try row.value(of: "created")))
-                }
-                let names = try Row.fetchAll(db, sql: "SELECT * FROM names").map { row in
-                    let key = try Self.key(row)
-                    guard
-                        let entry = NameEntry(
-                            key: key, isDisabled: try row.value(of: "disabled"),
-                            isPinned: try row.value(of: "pinned"),
-                            history: histories[key] ?? [], aliases: aliases[key] ?? [:])
-                    else { throw Self.damaged(path, "\(key) has no version") }
-                    return entry
-                }
-                return RegistryContents(names: names, versions: versions)
-            }
+            return try pool.read { try Self.contents($0, path) }
         } catch {
-            throw Self.translated(error, path)
+            throw Self.unreadable(error, path)
         }
     }
 
-    /// Writes all changes in one transaction; they are on disk when this returns.
-    func commit(_ changes: [RegistryChange]) throws -> [RegistryEvent] {
-        do {
-            return try pool.write { db in
-                let events = try changes.map { try Self.write($0, db) }
-                for version in Set(changes.flatMap(\.released)) {
-                    try db.execute(
-                        sql: """
-                            DELETE FROM versions WHERE digest = :version
-                            AND NOT EXISTS (SELECT 1 FROM history WHERE version = :version)
-                            """, arguments: ["version": version.digest])
-                }
-                return events
+    /// - Throws: `damaged`, or what SQLite says, for rows that no Lorry can have written.
+    static func contents(_ db: Database, _ path: String) throws -> RegistryContents {
+        let versions = try Row.fetchAll(db, sql: "SELECT * FROM versions").map(Self.version)
+        var histories: [AdapterKey: [NameEntry.Past]] = [:]
+        let rows = try Row.fetchAll(db, sql: "SELECT * FROM history ORDER BY position")
+        for row in rows {
+            histories[try Self.key(row), default: []].append(
+                NameEntry.Past(
+                    version: try AdapterVersionID(row.value(of: "version")),
+                    created: try Self.date(of: row, "created")))
+        }
+        var aliases: [AdapterKey: [String: NameEntry.Alias]] = [:]
+        for row in try Row.fetchAll(db, sql: "SELECT * FROM aliases") {
+            aliases[try Self.key(row), default: [:]][try row.value(of: "alias")] =
+                NameEntry.Alias(
+                    version: try Self.optionalVersion(row),
+                    created: try Self.date(of: row, "created"))
+        }
+        let names = try Row.fetchAll(db, sql: "SELECT * FROM names").map { row in
+            let key = try Self.key(row)
+            guard
+                let entry = NameEntry(
+                    key: key, isDisabled: try row.value(of: "disabled"),
+                    isPinned: try row.value(of: "pinned"),
+                    history: histories[key] ?? [], aliases: aliases[key] ?? [:])
+            else { throw Self.damaged(path, "\(key) has no version") }
+            guard entry.current.version.digest == (try row.value(of: "version")) else {
+                throw Self.damaged(path, "\(key) has two current versions")
             }
+            return entry
+        }
+        return RegistryContents(names: names, versions: versions)
+    }
+
+    /// Writes all changes in one transaction; they are on disk when this returns.
+    ///
+    /// After a failure none of them is seen. But where a sync failed the rows stand whole in the
+    /// log, and a crash before the next commit, which writes over them, would bring them back:
+    /// `mayComeBack` says so.
+    func commit(_ changes: [RegistryChange]) throws -> [RegistryEvent] {
+        try commit { db in
+            let events = try changes.map { try Self.write($0, db) }
+            for version in Set(changes.flatMap(\.released)) {
+                try db.execute(
+                    sql: """
+                        DELETE FROM versions WHERE digest = :version
+                        AND NOT EXISTS (SELECT 1 FROM history WHERE version = :version)
+                        """, arguments: ["version": version.digest])
+            }
+            return events
+        }
+    }
+
+    /// Writes an audit entry that changes nothing.
+    func note(_ audit: RegistryChange.Audit, _ key: AdapterKey) throws -> RegistryEvent {
+        try commit { try Self.write(audit, key, $0) }
+    }
+
+    var mayComeBack: Bool { hasUncertainCommit.load(ordering: .relaxed) }
+
+    private func commit<Result>(_ body: (Database) throws -> Result) throws -> Result {
+        do {
+            let result = try pool.write(body)
+            hasUncertainCommit.store(false, ordering: .relaxed)
+            return result
         } catch {
+            // A full disk takes no commit frame, so nothing can come back.
+            if let error = error as? DatabaseError, error.resultCode == .SQLITE_IOERR {
+                hasUncertainCommit.store(true, ordering: .relaxed)
+            }
             throw Self.translated(error, path)
         }
     }
@@ -226,11 +255,6 @@ extension RegistryDatabase {
         do { return try await pool.read(body) } catch { throw Self.translated(error, path) }
     }
 
-    /// Writes an audit entry alone.
-    func append(_ audit: RegistryChange.Audit, _ key: AdapterKey) throws -> RegistryEvent {
-        try transaction { try Self.write(audit, key, $0) }
-    }
-
     /// A list of texts as an argument for SQLite's `json_each`.
     static func list(_ texts: Set<String>) throws -> String {
         String(decoding: try JSONEncoder().encode(texts.sorted()), as: UTF8.self)
@@ -246,7 +270,7 @@ extension RegistryDatabase {
         Int64((date.timeIntervalSince1970 * 1000).rounded())
     }
 
-    private static func date(_ milliseconds: Int64) -> Date {
+    static func date(_ milliseconds: Int64) -> Date {
         Date(timeIntervalSince1970: Double(milliseconds) / 1000)
     }
 
@@ -269,10 +293,11 @@ extension RegistryDatabase {
             byteCount: try row.value(of: "byteCount"),
             parameterCount: try row.value(of: "parameterCount"))
         description.traits = try decoder.decode(AdapterTraits.self, from: Data(traits.utf8))
+        let stored = try decoder.decode([StoredFile].self, from: Data(files.utf8))
+        try check(stored, description)
         return StoredVersion(
             id: try AdapterVersionID(row.value(of: "digest")), description: description,
-            files: try decoder.decode([StoredFile].self, from: Data(files.utf8)),
-            created: date(try row.value(of: "created")))
+            files: stored, created: try date(of: row, "created"))
     }
 
     private static func event(_ row: Row) throws -> RegistryEvent {
@@ -281,29 +306,21 @@ extension RegistryDatabase {
             throw RegistryError(.damaged, "the audit log holds the unknown action \(quoted(name))")
         }
         return RegistryEvent(
-            id: try row.value(of: "id"), time: date(try row.value(of: "time")),
+            id: try row.value(of: "id"), time: try date(of: row, "time"),
             actor: try row.value(of: "actor"), tenant: try row.value(of: "tenant"),
             action: action, name: try row.value(of: "name"),
             version: try optionalVersion(row),
             detail: try row.value(of: "detail"))
     }
 
-    private static func checkOrigin(_ db: Database, _ path: String) throws {
-        let id = try Int.fetchOne(db, sql: "PRAGMA application_id")
-        let tableCount = try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_master")
-        guard id == applicationID || (id == 0 && tableCount == 0) else {
-            throw RegistryError(.damaged, "\(path) is not a registry of Lorry")
-        }
-    }
-
-    private static func damaged(_ path: String, _ reason: String) -> RegistryError {
+    static func damaged(_ path: String, _ reason: String) -> RegistryError {
         RegistryError(
             .damaged,
             "the registry database \(path) is damaged (\(reason)); put back a backup of the state "
                 + "directory, or move the whole directory away and register the adapters again")
     }
 
-    private static func translated(_ error: any Error, _ path: String) -> RegistryError {
+    static func translated(_ error: any Error, _ path: String) -> RegistryError {
         if let known = error as? RegistryError { return known }
         guard let error = error as? DatabaseError else {
             return damaged(path, String(describing: error))
@@ -311,18 +328,8 @@ extension RegistryDatabase {
         let reason = error.message ?? "SQLite error \(error.resultCode.rawValue)"
         return switch error.resultCode {
         case .SQLITE_CORRUPT, .SQLITE_NOTADB: damaged(path, reason)
+        case .SQLITE_FULL: RegistryError(.full, "the registry database \(path) failed: \(reason)")
         default: RegistryError(.storage, "the registry database \(path) failed: \(reason)")
         }
-    }
-}
-
-extension Row {
-    /// A column's value; an error rather than a trap when a damaged database holds something else.
-    func value<Value: DatabaseValueConvertible>(of column: String) throws -> Value {
-        guard hasColumn(column), let value = Value.fromDatabaseValue(self[column]) else {
-            throw DatabaseError(
-                resultCode: .SQLITE_CORRUPT, message: "column \(column) holds a wrong value")
-        }
-        return value
     }
 }

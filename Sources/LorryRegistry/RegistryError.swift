@@ -23,6 +23,8 @@ public struct RegistryError: Error, Sendable, Equatable, CustomStringConvertible
         case preconditionFailed
         /// The disk or the database failed.
         case storage
+        /// The disk, the owner's quota or the limit on a file's size is used up.
+        case full
         /// Too much under way, or the state directory belongs to another process.
         case busy
     }

@@ -13,6 +13,9 @@ struct Addition: Sendable {
 /// memory. No method awaits anything, so each is one unbroken turn.
 actor RegistryWriter {
     let core: RegistryCore
+    /// Moved into the store for rows that may come back with a crash; see
+    /// `RegistryDatabase.commit`.
+    private var unsettled: Set<AdapterVersionID> = []
 
     nonisolated var unownedExecutor: UnownedSerialExecutor {
         core.changes.asUnownedSerialExecutor()
@@ -38,7 +41,7 @@ actor RegistryWriter {
             do {
                 return try register(additions, moved: moved)
             } catch {
-                for version in moved { core.throwAway(version) }
+                giveUp(moved)
                 throw error
             }
         }
@@ -65,7 +68,7 @@ actor RegistryWriter {
     func note(_ audit: RegistryChange.Audit, tenant: String) throws(RegistryError) {
         try turn {
             let key = AdapterKey(name: "", tenant: tenant)
-            core.feed.publish([try core.database.append(audit, key)])
+            core.feed.publish([try core.database.note(audit, key)])
         }
     }
 
@@ -191,14 +194,32 @@ actor RegistryWriter {
 extension RegistryWriter {
     /// Moves what the store lacks into it and makes the moves durable; returns what was moved.
     private func install(_ staged: [StagedVersion]) throws -> Set<AdapterVersionID> {
-        let files = core.files
         var moved: Set<AdapterVersionID> = []
+        do {
+            try install(staged, &moved)
+            return moved
+        } catch {
+            giveUp(moved)
+            throw error
+        }
+    }
+
+    /// Takes versions out of the store again that got no row.
+    private func giveUp(_ moved: Set<AdapterVersionID>) {
+        guard !core.database.mayComeBack else { return unsettled.formUnion(moved) }
+        for version in moved { core.throwAway(version) }
+    }
+
+    private func install(
+        _ staged: [StagedVersion], _ moved: inout Set<AdapterVersionID>
+    ) throws {
+        let files = core.files
         var parents: Set<String> = []
         for version in staged {
             let target = core.state.storeFolder(of: version.id)
             let known = core.withContents { $0.versions[version.id]?.files } ?? version.files
             if try files.kind(of: target) != nil {
-                if try core.sizeProblem(known, in: target) == nil, !isDamaged(version.id) {
+                if try files.sizeProblem(known, in: target) == nil, !isDamaged(version.id) {
                     try files.removeTree(version.path)
                     continue
                 }
@@ -215,7 +236,6 @@ extension RegistryWriter {
             moved.insert(version.id)
         }
         for parent in parents.sorted() { try files.syncDirectory(parent) }
-        return moved
     }
 
     private func isDamaged(_ version: AdapterVersionID) -> Bool {
@@ -258,12 +278,15 @@ extension RegistryWriter {
 
     func commit(_ changes: [RegistryChange]) throws {
         if changes.isEmpty { return }
+        try core.state.checkInPlace()
         try core.files.willPerform(.commitRows)
         let events = try core.database.commit(changes)
         try core.files.willPerform(.rowsCommitted)
         let unused = core.withContents { $0.apply(changes) }
         core.feed.publish(events)
         for version in unused { core.throwAway(version) }
+        for version in unsettled { core.throwAway(version) }
+        unsettled = []
     }
 }
 

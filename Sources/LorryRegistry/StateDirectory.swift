@@ -16,6 +16,7 @@ import Synchronization
 /// registry.sqlite            names, versions, history, audit, usage (plus -wal and -shm)
 /// staging/<uuid>/            an upload under way, or a version being thrown away
 /// store/<aa>/<sha256>/       the files of one version; aa = its first two digits
+/// restoring                  only while a restore is under way
 /// ```
 /// A folder enters `store` by one rename after all of it is on disk, and leaves it by one rename,
 /// so whatever stands there is whole.
@@ -24,10 +25,13 @@ package final class StateDirectory: Sendable {
     let files: FileLayer
     /// The lock file's descriptor; nil once given up.
     private let lock: Mutex<Int32?>
+    /// The database file that was opened.
+    private let openedDatabase = Mutex<FileLayer.Identity?>(nil)
 
     /// Creates what is missing and takes the lock.
+    /// - Parameter isRestore: a restore is to go on in it, which nothing else may use.
     /// - Throws: `RegistryError` of kind `busy` if another process holds it, else `storage`.
-    package init(path: String, files: FileLayer) throws {
+    package init(path: String, files: FileLayer, isRestore: Bool = false) throws {
         self.path = path
         self.files = files
         do {
@@ -41,6 +45,11 @@ package final class StateDirectory: Sendable {
         }
         lock = Mutex(try Self.takeLock(path + "/lock", directory: path))
         do {
+            guard try isRestore || files.kind(of: restoreMark) == nil else {
+                throw RegistryError(
+                    .damaged,
+                    "a restore to the state directory \(path) was not finished; run it again")
+            }
             try files.createDirectory(staging)
             try files.createDirectory(store)
             try files.syncDirectory(path)
@@ -48,6 +57,17 @@ package final class StateDirectory: Sendable {
             unlock()
             throw error
         }
+    }
+
+    /// Takes the lock of a directory that is there, and creates nothing but the lock's file.
+    init(existing path: String, files: FileLayer) throws {
+        guard try files.kind(of: path + "/" + Self.databaseName) != nil else {
+            throw RegistryError(
+                .storage, "\(path) is no state directory: it has no \(Self.databaseName)")
+        }
+        self.path = path
+        self.files = files
+        lock = Mutex(try Self.takeLock(path + "/lock", directory: path))
     }
 
     deinit { unlock() }
@@ -60,7 +80,11 @@ package final class StateDirectory: Sendable {
         }
     }
 
-    var database: String { path + "/registry.sqlite" }
+    static let databaseName = "registry.sqlite"
+
+    var database: String { path + "/" + Self.databaseName }
+    /// There while a restore fills the directory.
+    var restoreMark: String { path + "/restoring" }
     var staging: String { path + "/staging" }
     var store: String { path + "/store" }
 
@@ -70,6 +94,26 @@ package final class StateDirectory: Sendable {
 
     func storeParent(of version: AdapterVersionID) -> String {
         store + "/" + version.digest.prefix(2)
+    }
+
+    /// Remembers which database file is open.
+    func noteDatabase() throws {
+        let opened = try files.identity(of: database)
+        openedDatabase.withLock { $0 = opened }
+    }
+
+    /// Whoever removes or replaces the directory under a running process leaves it with open files
+    /// that nobody will find again: a change must not be acknowledged then.
+    func checkInPlace() throws {
+        let held = lock.withLock { $0 }.flatMap { FileLayer.identity(of: $0) }
+        let lockFile = try files.identity(of: path + "/lock")
+        let databaseFile = try files.identity(of: database)
+        guard held != nil, held == lockFile, databaseFile == openedDatabase.withLock({ $0 }) else {
+            throw RegistryError(
+                .storage,
+                "the state directory \(path) was removed or replaced while it was in use; put it "
+                    + "back, or a backup of it, and start again")
+        }
     }
 
     /// A path in `staging` that nothing has had before.

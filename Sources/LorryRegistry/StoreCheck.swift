@@ -76,23 +76,50 @@ extension RegistryCore {
     }
 
     /// What is wrong with a version's files by their content; nil if nothing.
-    fileprivate func contentProblem(_ version: StoredVersion) -> String? {
-        let folder = state.storeFolder(of: version.id)
-        do {
-            if let problem = try sizeProblem(version.files, in: folder) { return problem }
-            for stored in version.files {
-                let file = try files.openFile(folder + "/" + stored.name)
-                var hash = SHA256()
-                while let bytes = try file.read() {
-                    bytes.withUnsafeBytes { hash.update(bufferPointer: $0) }
-                }
-                guard ContentDigest.hex(hash.finalize()) == stored.sha256 else {
-                    return "\(stored.name) has other bytes than were stored"
-                }
+    func contentProblem(_ version: StoredVersion) -> String? {
+        files.contentProblem(version.files, in: state.storeFolder(of: version.id))
+    }
+}
+
+extension FileLayer {
+    /// What is wrong with a version's files by their names and sizes; nil if nothing. A file more is
+    /// wrong too: a tokenizer or template that nobody uploaded would be used.
+    func sizeProblem(_ stored: [StoredFile], in folder: String) throws -> String? {
+        for file in stored {
+            guard let status = try status(of: folder + "/" + file.name) else {
+                return "\(file.name) is missing"
             }
-            return nil
+            guard status.kind == .file else { return "\(file.name) is not a plain file" }
+            guard status.byteCount == file.byteCount else {
+                return "\(file.name) has \(status.byteCount) bytes instead of \(file.byteCount)"
+            }
+        }
+        let extra = Set(try children(of: folder)).subtracting(stored.map(\.name))
+        return extra.min().map { "\(quoted($0)) does not belong to it" }
+    }
+
+    /// What is wrong with a version's files by their bytes; nil if nothing.
+    func contentProblem(_ stored: [StoredFile], in folder: String) -> String? {
+        do {
+            if let problem = try sizeProblem(stored, in: folder) { return problem }
+            return try digestProblem(stored, in: folder)
         } catch {
             return String(describing: error)
         }
+    }
+
+    /// - Throws: `RegistryError` if a file cannot be read.
+    func digestProblem(_ stored: [StoredFile], in folder: String) throws -> String? {
+        for expected in stored {
+            let file = try openFile(folder + "/" + expected.name)
+            var hash = SHA256()
+            while let bytes = try file.read() {
+                bytes.withUnsafeBytes { hash.update(bufferPointer: $0) }
+            }
+            guard ContentDigest.hex(hash.finalize()) == expected.sha256 else {
+                return "\(expected.name) has other bytes than were stored"
+            }
+        }
+        return nil
     }
 }

@@ -135,18 +135,13 @@ struct AdapterPlace: ParsableArguments {
         model: String? = nil, _ body: (any AdapterStore) async throws -> Void
     ) async throws {
         guard let stateDir else { return try await body(RemoteAdapters(client: client)) }
-        guard url == nil else {
-            throw ValidationError("--url and --state-dir exclude each other.")
-        }
+        try checkUrl()
         let inspect: AdapterInspection
         if let model {
             inspect = try Self.inspection(model: model)
         } else {
             // Without a model nothing can be added, so the registry must be there already.
-            let database = URL(fileURLWithPath: stateDir).appending(path: "registry.sqlite")
-            guard FileManager.default.fileExists(atPath: database.path) else {
-                throw ClientError("\(stateDir) is no state directory: it has no registry.sqlite")
-            }
+            try Self.checkRegistry(stateDir)
             inspect = { _ in
                 throw ClientError("--state-dir needs --model to check an adapter against")
             }
@@ -161,6 +156,21 @@ struct AdapterPlace: ParsableArguments {
             throw error
         }
         await registry.close()
+    }
+
+    /// - Throws: where a server is named too.
+    func checkUrl() throws {
+        guard url == nil else {
+            throw ValidationError("--url and --state-dir exclude each other.")
+        }
+    }
+
+    /// - Throws: where there is no registry in the directory.
+    static func checkRegistry(_ stateDir: String) throws {
+        let database = URL(fileURLWithPath: stateDir).appending(path: "registry.sqlite")
+        guard FileManager.default.fileExists(atPath: database.path) else {
+            throw ClientError("\(stateDir) is no state directory: it has no registry.sqlite")
+        }
     }
 
     static func inspection(model: String) throws -> AdapterInspection {

@@ -15,7 +15,8 @@ struct LorryCommand: AsyncParsableCommand {
             """,
         version: lorryVersion,
         subcommands: [
-            ServeCommand.self, AdaptersCommand.self, ChatCommand.self, KeysCommand.self,
+            ServeCommand.self, AdaptersCommand.self, StateCommand.self, KeysCommand.self,
+            ChatCommand.self,
             SynthCommand.self, BenchCommand.self, DoctorCommand.self,
         ])
 }

@@ -56,6 +56,8 @@ struct ServeCommand: AsyncParsableCommand {
         do {
             let settings = try resolve()
             let logger = Self.bootstrapLogging(settings)
+            // Over the limit on a file's size a write shall fail, not end the process.
+            signal(SIGXFSZ, SIG_IGN)
             for warning in settings.warnings { logger.warning("\(warning)") }
             try await ServeAssembly(settings: settings, logger: logger).run()
         } catch {

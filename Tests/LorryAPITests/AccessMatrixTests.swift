@@ -24,6 +24,10 @@ import Testing
         case own
         /// A name that need not exist yet.
         case new
+        /// A name that may not exist yet; one of the tenant's is 400.
+        case fresh
+        /// One that the tenant's requests may run on.
+        case usable
         /// Another name for one of the tenant's, `nick-NAME`. That is in no key's list.
         case alias
     }
@@ -42,15 +46,17 @@ import Testing
         /// What a caller gets who may.
         let status: Int
         let body: Body
-        /// Changes the registry.
+        /// Changes the registry, or what other requests get.
         let changes: Bool
+        /// What a caller gets who may call it, but not on this adapter.
+        let refusal: Int
 
         /// As it is registered.
         var path: String { route.replacing("nick-", with: "") }
 
         init(
             _ route: String, _ role: Role?, _ target: Target = .none, _ status: Int = 200,
-            _ body: Body = .nothing, changes: Bool = false
+            _ body: Body = .nothing, changes: Bool = false, refusal: Int = 404
         ) {
             self.route = route
             self.role = role
@@ -58,6 +64,7 @@ import Testing
             self.status = status
             self.body = body
             self.changes = changes
+            self.refusal = refusal
         }
     }
 
@@ -105,6 +112,37 @@ import Testing
             "POST /v1/load_lora_adapter", .admin, .new, 200,
             .json(#"{"lora_name": "NAME", "lora_path": "one", "load_inplace": true}"#),
             changes: true),
+        Row("GET /v1/health", nil), Row("GET /", nil), Row("GET /load", .metrics),
+        Row(
+            "POST /completion", .inference, .model, 200,
+            .json(#"{"lora": [{"name": "NAME"}], "prompt": "a", "n_predict": 1}"#)),
+        Row(
+            "POST /completions", .inference, .model, 200,
+            .json(#"{"model": "NAME", "prompt": "a", "n_predict": 1, "stream": true}"#)),
+        Row(
+            "POST /apply-template", .inference, .model, 200,
+            .json(#"{"model": "NAME", "messages": [{"role": "user", "content": "a"}]}"#)),
+        Row("GET /props", .inference),
+        Row(
+            "POST /lora-adapters", .admin, .usable, 200,
+            .json(#"[{"name": "NAME", "scale": 1.0}]"#), changes: true),
+        Row(
+            "POST /generate", .inference, .model, 200,
+            .json(#"{"text": ["a", "b"], "lora_path": ["NAME", null]}"#)),
+        Row("GET /get_model_info", .inference), Row("GET /model_info", .inference),
+        Row("GET /health_generate", .inference), Row("GET /info", .inference),
+        Row(
+            "POST /load_lora_adapter", .admin, .fresh, 200,
+            .json(#"{"lora_name": "NAME", "lora_path": "one"}"#), changes: true, refusal: 400),
+        Row(
+            "POST /unload_lora_adapter", .admin, .own, 200, .json(#"{"lora_name": "NAME"}"#),
+            changes: true, refusal: 400),
+        Row(
+            "POST /", .inference, .model, 200,
+            .json(#"{"inputs": "a", "parameters": {"adapter_id": "NAME", "details": true}}"#)),
+        Row(
+            "POST /generate_stream", .inference, .model, 200,
+            .json(#"{"inputs": "a", "parameters": {"adapter_id": "NAME"}}"#)),
         Row(
             "POST /v1/unload_lora_adapter", .admin, .own, 200, .json(#"{"lora_name": "NAME"}"#),
             changes: true),
@@ -135,15 +173,18 @@ import Testing
             guard let role = row.role else { return row.status }
             guard isKnown else { return 401 }
             guard roles.contains(role) else { return 403 }
+            let mayName = list?.contains(adapter) ?? true
             let may =
                 switch row.target {
                 case .none, .list: true
                 case .model: models.contains(adapter)
                 case .own: own.contains(adapter)
                 case .alias: own.contains(adapter) && list == nil
-                case .new: list?.contains(adapter) ?? true
+                case .new: mayName
+                case .fresh: mayName && !own.contains(adapter)
+                case .usable: mayName && (own.contains(adapter) || adapter.hasPrefix("shared"))
                 }
-            return may ? row.status : 404
+            return may ? row.status : row.refusal
         }
     }
 
@@ -295,8 +336,12 @@ import Testing
         for caller in Self.callers {
             let allowed = Self.adapters.keys.sorted().filter { caller.status(row, $0) < 400 }
             guard !allowed.isEmpty else { continue }
-            let server = try await server()
-            for adapter in allowed { try await check(server, row, caller, adapter) }
+            var server = try await server()
+            for adapter in allowed {
+                try await check(server, row, caller, adapter)
+                // What was added to the tenant stands in its next answer.
+                if case .fresh = row.target { server = try await self.server() }
+            }
         }
     }
 
@@ -322,7 +367,7 @@ import Testing
         let unknown = String(repeating: "x", count: forbidden.count)
         let first = try await send(server, row, caller, forbidden)
         let second = try await send(server, row, caller, unknown)
-        #expect(first.status == 404, "\(row.route) \(first.body)")
+        #expect(first.status == row.refusal, "\(row.route) \(first.body)")
         #expect(first.body.replacing(forbidden, with: unknown) == second.body, "\(row.route)")
         #expect(first.headers == second.headers)
     }

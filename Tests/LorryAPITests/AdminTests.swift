@@ -300,46 +300,4 @@ import Testing
         #expect(text.components(separatedBy: "event: add\n").count == 2)
         #expect(text.hasPrefix("id: "))
     }
-
-    @Test func vLLMsRoutes() async throws {
-        let root = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "lorry-roots-\(UUID().uuidString)")
-        defer { try? FileManager.default.removeItem(at: root) }
-        let source = root.appendingPathComponent("one")
-        try FileManager.default.createDirectory(at: source, withIntermediateDirectories: true)
-        for (name, content) in Self.files("w") {
-            try content.write(
-                to: source.appendingPathComponent(name), atomically: true, encoding: .utf8)
-        }
-        let server = try server { $0.allowedRoots = [root] }
-        let load = #"{"lora_name": "sql", "lora_path": "\#(source.path)"}"#
-        let loaded = try await server.post("/v1/load_lora_adapter", load)
-        #expect(loaded.status == 200)
-        #expect(loaded.body == "Success: LoRA adapter 'sql' added successfully.")
-        let twice = try await server.post("/v1/load_lora_adapter", load)
-        #expect(twice.status == 400)
-        #expect(try twice.string("error.type") == "InvalidUserInput")
-        let replaced = try await server.post(
-            "/v1/load_lora_adapter",
-            #"{"lora_name": "sql", "lora_path": "one", "load_inplace": true}"#)
-        #expect(replaced.status == 200)
-        let elsewhere = try await server.post(
-            "/v1/load_lora_adapter", #"{"lora_name": "x", "lora_path": "/etc"}"#)
-        #expect(elsewhere.status == 404)
-        let incomplete = try await server.post("/v1/load_lora_adapter", #"{"lora_name": "x"}"#)
-        #expect(incomplete.status == 400)
-        #expect(
-            try incomplete.string("error.message")
-                == "Both 'lora_name' and 'lora_path' must be provided.")
-        let list = try await server.get("/lora-adapters")
-        #expect(list.body == #"[{"id":0,"path":"sql","scale":0}]"#)
-        let unload = #"{"lora_name": "sql"}"#
-        let unloaded = try await server.post("/v1/unload_lora_adapter", unload)
-        #expect(unloaded.body == "Success: LoRA adapter 'sql' removed successfully.")
-        let missing = try await server.post("/v1/unload_lora_adapter", unload)
-        #expect(missing.status == 404)
-        #expect(
-            try missing.string("error.message") == "The lora adapter 'sql' cannot be found.")
-        #expect(try await server.post("/v1/unload_lora_adapter", "{}").status == 400)
-    }
 }

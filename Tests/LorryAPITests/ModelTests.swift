@@ -135,7 +135,8 @@ import Testing
             "\(chat.body)")
         #expect(try await server.post("/tokenize", "{}").status == 400)
         let text = try await server.post("/detokenize", #"{"tokens": [257, 72, 105]}"#)
-        #expect(text.body == #"{"prompt":"<begin>Hi"}"#)
+        #expect(
+            text.body == #"{"prompt":"<begin>Hi","content":"<begin>Hi","text":"<begin>Hi"}"#)
         let bad = try await server.post("/detokenize", #"{"tokens": [999]}"#)
         #expect(bad.status == 400)
         #expect(try bad.string("error.param") == "tokens")

@@ -47,6 +47,9 @@ struct CrashSafetyTests {
             try await $0.setAlias(name: "other", to: "a", actor: "x")
             try await $0.removeAlias(name: "other", actor: "x")
         },
+        Scenario(testDescription: "backup", outcomes: ["weights two"]) {
+            _ = try await $0.archive()
+        },
         Scenario(testDescription: "refused upload", outcomes: ["weights two"]) { registry in
             let refused = await kind { try await registry.add("a", [adapterFiles()[0]]) }
             #expect(refused == .invalid || refused == .storage)

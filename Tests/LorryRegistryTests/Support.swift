@@ -22,6 +22,13 @@ final class ScratchFolder: Sendable {
     func sub(_ name: String) -> URL { url.appendingPathComponent(name, isDirectory: true) }
 }
 
+/// Tells tasks that they may end.
+final class Flag: Sendable {
+    private let state = Mutex(false)
+    var isSet: Bool { state.withLock { $0 } }
+    func set() { state.withLock { $0 = true } }
+}
+
 /// A small adapter whose weights say `text`; another text is another version.
 func adapterFiles(_ text: String = "one") -> [NamedFile] {
     [

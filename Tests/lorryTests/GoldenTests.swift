@@ -24,7 +24,8 @@ struct GoldenAnswer: Sendable {
     }
 }
 
-private struct TalesGoldens: Decodable {
+/// The bundled model's and adapters' answers.
+struct TalesGoldens: Decodable {
     struct Output: Decodable {
         let prompt: String
         let promptIds: [Int]
@@ -34,6 +35,11 @@ private struct TalesGoldens: Decodable {
     }
 
     let outputs: [String: [Output]]
+
+    static func read() throws -> TalesGoldens {
+        let file = PackageFiles.examples.appending(path: "tales-goldens.json")
+        return try Wire.decoder().decode(Self.self, from: Data(contentsOf: file))
+    }
 
     func answers(_ name: String) throws -> [GoldenAnswer] {
         guard let outputs = outputs[name] else { throw TestFailure("no goldens of \(name)") }
@@ -95,10 +101,7 @@ private func check(
 extension EndToEndTests {
     struct GoldenTests {
         @Test func bundledModelAndAdaptersAnswerAsTheirGoldens() async throws {
-            let goldens = try Wire.decoder().decode(
-                TalesGoldens.self,
-                from: Data(
-                    contentsOf: PackageFiles.examples.appending(path: "tales-goldens.json")))
+            let goldens = try TalesGoldens.read()
             try await LorryServer.run { server in
                 let base = try await check(
                     try goldens.answers("base"), model: "tales-5m", server.client)

@@ -73,15 +73,21 @@ final class LorryProcess: Sendable {
         return found
     }
 
-    /// - Parameter environment: added to the test's own, without its `LORRY_` variables.
-    init(_ arguments: [String], environment: [String: String] = [:]) throws {
+    /// - Parameters:
+    ///   - environment: added to the test's own, without its `LORRY_` variables.
+    ///   - launcher: a program that becomes Lorry, with its arguments.
+    init(
+        _ arguments: [String], environment: [String: String] = [:], launcher: [String] = []
+    ) throws {
         folder = try ScratchFolder()
         output = folder.url.appending(path: "out")
         errors = folder.url.appending(path: "err")
         for file in [output, errors] { try Data().write(to: file) }
         process = Process()
-        process.executableURL = try Self.program()
-        process.arguments = arguments
+        let program = try Self.program()
+        process.executableURL = launcher.first.map { URL(filePath: $0) } ?? program
+        process.arguments =
+            launcher.isEmpty ? arguments : launcher.dropFirst() + [program.path] + arguments
         process.environment = ProcessInfo.processInfo.environment
             .filter { !$0.key.hasPrefix("LORRY_") }
             .merging(environment) { $1 }
@@ -130,6 +136,9 @@ struct LorryServer: Sendable {
         var adapters: URL? = PackageFiles.talesAdapters
         var state: ScratchFolder?
         var further: [String] = []
+        var environment: [String: String] = [:]
+        /// See `LorryProcess.init`.
+        var launcher: [String] = []
     }
 
     /// Starts a server and waits for its line on standard output.
@@ -142,7 +151,9 @@ struct LorryServer: Sendable {
         if let model = options.model { arguments += ["--model", model.path] }
         if let name = options.modelName { arguments += ["--model-name", name] }
         if let adapters = options.adapters { arguments += ["--adapters", adapters.path] }
-        let process = try LorryProcess(arguments + options.further)
+        let process = try LorryProcess(
+            arguments + options.further, environment: options.environment,
+            launcher: options.launcher)
         while true {
             let line = process.standardOutput
             if line.hasSuffix("\n") {

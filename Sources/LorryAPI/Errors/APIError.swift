@@ -12,6 +12,7 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
     public var parameter: String?
     /// Sent beside the body, such as `Retry-After`.
     public var headers: HTTPFields
+    var form = ErrorForm.openAI
 
     public init(
         _ status: HTTPResponse.Status, type: String? = nil, _ message: String,
@@ -35,21 +36,14 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
         APIError(.notFound, "The model `\(name)` does not exist.", parameter: "model")
     }
 
-    /// `{"error": {"message", "type", "param", "code"}}`.
-    var body: JSON {
-        [
-            "error": [
-                "message": .string(message), "type": .string(type),
-                "param": .optional(parameter), "code": .integer(status.code),
-            ]
-        ]
-    }
+    var body: JSON { form.body(self) }
 
     public var response: Response {
         var fields = headers
         fields[.contentType] = "application/json"
         return Response(
-            status: status, headers: fields, body: .init(byteBuffer: ByteBuffer(bytes: body.bytes)))
+            status: form.status(self), headers: fields,
+            body: .init(byteBuffer: ByteBuffer(bytes: body.bytes)))
     }
 
     private static func commonType(of status: HTTPResponse.Status) -> String {
@@ -64,6 +58,7 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
         case 422: "UnprocessableEntityError"
         case 429: "RateLimitError"
         case 503: "ServiceUnavailableError"
+        case 507: "InsufficientStorageError"
         case 500...599: "InternalServerError"
         default: "APIError"
         }

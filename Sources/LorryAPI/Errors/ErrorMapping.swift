@@ -89,6 +89,8 @@ extension APIError {
             case .conflict: .conflict
             case .preconditionFailed: .preconditionFailed
             case .busy: .serviceUnavailable
+            // RFC 4918 section 11.5.
+            case .full: .init(code: 507, reasonPhrase: "Insufficient Storage")
             case .damaged, .storage: .internalServerError
             }
         self.init(
@@ -100,6 +102,9 @@ extension APIError {
     init(any error: any Error) {
         switch error {
         case let error as APIError: self = error
+        case let error as FormedError:
+            self.init(any: error.underlying)
+            form = error.form
         case let error as EngineError: self.init(error)
         case let error as RegistryError: self.init(error)
         case let error as AdapterError:

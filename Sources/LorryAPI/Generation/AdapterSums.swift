@@ -69,14 +69,14 @@ extension APIServices {
     /// - Throws: `APIError` 404 where there is an adapter that does not exist or that the key may
     ///   not use, 400 where one cannot be part of a sum.
     func sumModel(
-        _ summands: [ModelSelection.Summand], _ principal: Principal
+        _ summands: [ModelSelection.Summand], _ principal: Principal, of list: String = "lora"
     ) throws(APIError) -> ServedModel {
-        let adapters = try scaledAdapters(summands, principal)
+        let adapters = try scaledAdapters(summands, principal, list)
         guard let first = adapters.first else { return baseModel }
         if adapters.count == 1, first.scale == 1 {
             return try plainModel(first.lease, shown: first.lease.record.name)
         }
-        let reference = try reference(toSumOf: adapters)
+        let reference = try reference(toSumOf: adapters, list)
         return ServedModel(
             name: reference.name, adapter: reference,
             text: adapters.count == 1 ? try codec(of: first.lease) : text)
@@ -85,11 +85,11 @@ extension APIServices {
     /// Each version once, in the order of digests, without those whose scales cancel out: equal
     /// sums are equal lists.
     private func scaledAdapters(
-        _ summands: [ModelSelection.Summand], _ principal: Principal
+        _ summands: [ModelSelection.Summand], _ principal: Principal, _ list: String
     ) throws(APIError) -> [ScaledAdapter] {
         var leases: [String: AdapterLease] = [:]
         var scales: [String: [Float]] = [:]
-        let found = try self.leases(summands.map(\.adapter), of: "lora", principal)
+        let found = try self.leases(summands.map(\.adapter), of: list, principal)
         for (lease, summand) in zip(found, summands) {
             let digest = lease.record.version.digest
             // Of several names of a version always the same one.
@@ -101,7 +101,8 @@ extension APIServices {
         for (digest, lease) in leases.sorted(by: { $0.key < $1.key }) {
             let scale = (scales[digest] ?? []).sorted().reduce(0, +)
             guard scale.isFinite else {
-                throw .invalid("lora", "lora: the scales of '\(lease.record.name)' are too large.")
+                throw .invalid(
+                    list, "\(list): the scales of '\(lease.record.name)' are too large.")
             }
             if scale != 0 { adapters.append(ScaledAdapter(lease: lease, scale: scale)) }
         }
@@ -110,30 +111,43 @@ extension APIServices {
 
     /// The versions that a request's list of adapters names, with their files held.
     ///
-    /// - Parameter list: the list's field.
-    /// - Throws: `APIError` 404 where one does not exist or the key may not use it.
+    /// - Parameters:
+    ///   - list: the list's field.
+    ///   - records: what positions count in; nil for the adapters as they are now.
+    /// - Throws: `APIError` 404 where one does not exist or the key may not use it, 409 where a
+    ///   position is not what the client expects there.
     func leases(
-        _ adapters: [ModelSelection.AdapterName], of list: String, _ principal: Principal
+        _ adapters: [ModelSelection.AdapterName], of list: String, _ principal: Principal,
+        among records: [AdapterRecord]? = nil
     ) throws(APIError) -> [AdapterLease] {
-        var visible: [AdapterRecord]?
+        var visible = records
         var leases: [AdapterLease] = []
         for (index, adapter) in adapters.enumerated() {
             switch adapter {
             case .named(let name): leases.append(try lease(name, shown: name, principal))
-            case .position(let position):
+            case .position(let position, let expected):
                 let records = visible ?? visibleAdapters(for: principal)
                 visible = records
                 guard records.indices.contains(position) else {
                     throw .modelNotFound("\(list)[\(index)].id = \(position)")
                 }
                 let name = records[position].name
+                guard expected ?? name == name else {
+                    throw APIError(
+                        .conflict,
+                        "\(list)[\(index)]: the adapters have changed: id \(position) is "
+                            + "'\(name)' now, not '\(expected ?? "")'. Give the name alone.",
+                        parameter: "\(list)[\(index)].id")
+                }
                 leases.append(try lease(name, shown: name, principal))
             }
         }
         return leases
     }
 
-    private func reference(toSumOf adapters: [ScaledAdapter]) throws(APIError) -> AdapterReference {
+    private func reference(
+        toSumOf adapters: [ScaledAdapter], _ list: String
+    ) throws(APIError) -> AdapterReference {
         let combinations = combinations
         let byteCount = try sumSizes.size(adapters.map(\.lease.record.version.digest)) {
             () throws(APIError) in
@@ -144,7 +158,7 @@ extension APIServices {
                     throw APIError(
                         .internalServerError, "The adapters could not be read: \(error)")
                 }
-                throw APIError.invalid("lora", "lora: \(error.message)")
+                throw APIError.invalid(list, "\(list): \(error.message)")
             }
         }
         let registry = registry

@@ -6,6 +6,8 @@ struct AnswerDelta: Sendable {
     /// Whole characters only, and never the beginning of a possible stop string.
     var text = ""
     var tokens: [GeneratedToken] = []
+    /// No token follows: the answer has all that it may have, or met a stop string.
+    var hasLastToken = false
     /// Of the prompt's tokens, where asked for.
     var promptLogprobs: [TokenLogprobs?]?
     var finish: AnswerFinish?
@@ -21,7 +23,7 @@ struct AnswerDelta: Sendable {
 /// How an answer ended.
 struct AnswerFinish: Sendable {
     enum Cause: Sendable, Equatable {
-        case endToken
+        case endToken(Int32)
         case stopToken(Int32)
         case stopString(String)
         case length
@@ -60,12 +62,15 @@ struct AnswerFinish: Sendable {
 struct AnswerDecoder {
     private var detokenizer: StreamingDetokenizer
     private let requestStopTokenIDs: Set<Int32>
+    private let maximumTokenCount: Int
     private var tokenCount = 0
     private var matchedStop: String?
     private(set) var isFinished = false
 
     /// - Parameter prompt: what the answer continues; decides whether a leading space stays.
-    init(_ fields: GenerationFields, tokenizer: Tokenizer, prompt: [Int32]) {
+    init(
+        _ fields: GenerationFields, tokenizer: Tokenizer, prompt: [Int32], maximumTokenCount: Int
+    ) {
         detokenizer = tokenizer.makeDetokenizer(
             .init(
                 stopStrings: fields.stopStrings, skipSpecialTokens: fields.skipsSpecialTokens,
@@ -73,6 +78,7 @@ struct AnswerDecoder {
                 minimumTokenCount: fields.minimumTokenCount))
         detokenizer.prime(prompt: prompt)
         requestStopTokenIDs = fields.stopTokenIDs
+        self.maximumTokenCount = maximumTokenCount
     }
 
     /// A stop string was met: the generation is of no more use.
@@ -91,6 +97,7 @@ struct AnswerDecoder {
             let output = detokenizer.append(token.id)
             delta.text = output.text
             matchedStop = output.stop
+            delta.hasLastToken = output.stop != nil || tokenCount == maximumTokenCount
         case .finished(let summary):
             isFinished = true
             if matchedStop == nil {
@@ -113,7 +120,7 @@ struct AnswerDecoder {
         } else {
             switch summary.reason {
             case .stop(let token):
-                cause = requestStopTokenIDs.contains(token) ? .stopToken(token) : .endToken
+                cause = requestStopTokenIDs.contains(token) ? .stopToken(token) : .endToken(token)
             case .length: cause = .length
             case .cancelled, .readerSatisfied: cause = .aborted
             }

@@ -14,22 +14,34 @@ protocol AnswerFormat: Sendable {
     func chunks(
         _ index: Int, _ delta: AnswerDelta, _ state: inout ChoiceState, usage: TokenUsage
     ) -> [JSON]
-    /// The last chunk of `stream_options.include_usage`.
-    func usageChunk(_ usage: TokenUsage) -> JSON
+    /// The last chunk of `stream_options.include_usage`; nil for APIs that have none.
+    func usageChunk(_ usage: TokenUsage) -> JSON?
+    /// The event that tells of a failure inside a stream.
+    func failure(_ error: APIError) -> ByteBuffer
+    /// The event that ends a stream; nil where its last chunk does.
+    var streamEnd: ByteBuffer? { get }
+}
+
+extension AnswerFormat {
+    func usageChunk(_ usage: TokenUsage) -> JSON? { nil }
+    func failure(_ error: APIError) -> ByteBuffer { EventStream.failure(error) }
+    var streamEnd: ByteBuffer? { EventStream.done }
 }
 
 /// Answers one generation request, whole or as a stream.
 struct AnswerResponses: Sendable {
     let plan: GenerationPlan
-    let account: RequestAccount
+    let accounts: RequestAccounts
 
     private var promptTokenCount: Int { plan.prompts.reduce(0) { $0 + $1.tokens.count } }
 
     func respond(
         _ running: RunningAnswers, as format: some AnswerFormat
     ) async throws -> Response {
-        account.attach(running.share)
-        account.addPrompt(tokenCount: promptTokenCount)
+        accounts.attach(running.share)
+        for (index, prompt) in plan.prompts.enumerated() {
+            accounts.addPrompt(index, tokenCount: prompt.tokens.count)
+        }
         let clock = ContinuousClock()
         let start = clock.now
         let first = try await running.firstEvent()
@@ -44,7 +56,7 @@ struct AnswerResponses: Sendable {
     ) -> HTTPFields {
         var fields = share?.headers ?? [:]
         fields[.contentType] = contentType
-        fields[.adapterVersion] = plan.model.versionHeader
+        fields[.adapterVersion] = plan.versionHeader
         fields[.serverTiming] = timing
         return fields
     }
@@ -60,7 +72,7 @@ struct AnswerResponses: Sendable {
         var usage = TokenUsage(promptTokenCount: promptTokenCount)
         try await running.forEachDelta(after: first) { index, delta in
             candidates[index].append(delta)
-            account.add(delta)
+            accounts.add(delta, ofPrompt: plan.promptIndex(ofCandidate: index))
             if let finish = delta.finish { usage.add(finish) }
         }
         var answers: [Answer] = []
@@ -70,7 +82,7 @@ struct AnswerResponses: Sendable {
             answers += Self.best(group, count: wanted.answerCount)
         }
         let timing = Self.serverTiming(candidates.compactMap { $0.finish?.timings })
-        account.close(.succeeded)
+        accounts.close(.succeeded)
         running.share?.finish()
         let fields = headers(running.share, contentType: "application/json", timing: timing)
         return Response(
@@ -83,12 +95,16 @@ struct AnswerResponses: Sendable {
     /// order in which they were asked for where none is left out.
     static func best(_ candidates: [Answer], count: Int) -> [Answer] {
         guard count < candidates.count else { return candidates }
-        let order = candidates.indices.sorted {
+        return ranking(candidates).prefix(count).map { candidates[$0] }
+    }
+
+    /// Positions by mean log-probability, the greatest first.
+    static func ranking(_ candidates: [Answer]) -> [Int] {
+        candidates.indices.sorted {
             let a = candidates[$0].meanLogprob
             let b = candidates[$1].meanLogprob
             return a == b ? $0 < $1 : a > b
         }
-        return order.prefix(count).map { candidates[$0] }
     }
 
     /// The longest of each phase over the request's sequences, in milliseconds.
@@ -114,20 +130,20 @@ struct AnswerResponses: Sendable {
         let timing = "first-token;dur=\(Self.milliseconds(firstTokenTime))"
         var fields = EventStream.headers
         for field in running.share?.headers ?? [:] { fields.append(field) }
-        fields[.adapterVersion] = plan.model.versionHeader
+        fields[.adapterVersion] = plan.versionHeader
         fields[.serverTiming] = timing
         let body = ResponseBody { writer in
             do {
                 try await write(running, after: first, format, to: &writer)
-                account.close(.succeeded)
+                accounts.close(.succeeded)
             } catch let error as APIError {
-                account.close(.failed)
-                try await writer.write(EventStream.failure(error))
+                accounts.close(.failed)
+                try await writer.write(format.failure(error))
             } catch {
-                account.close(error)
+                accounts.close(error)
                 throw error
             }
-            try await writer.write(EventStream.done)
+            if let end = format.streamEnd { try await writer.write(end) }
             try await writer.finish(nil)
         }
         return Response(status: .ok, headers: fields, body: body)
@@ -142,10 +158,10 @@ struct AnswerResponses: Sendable {
         var usage = TokenUsage(promptTokenCount: promptTokenCount)
         var cached = [Int](repeating: 0, count: plan.prompts.count)
         try await running.forEachDelta(after: first) { index, delta in
-            account.add(delta)
+            let prompt = plan.promptIndex(ofCandidate: index)
+            accounts.add(delta, ofPrompt: prompt)
             usage.completionTokenCount += delta.completionTokenCount
             if let finish = delta.finish {
-                let prompt = index / plan.fields.candidateCount
                 cached[prompt] = max(cached[prompt], finish.cachedTokenCount)
                 usage.cachedTokenCount = cached.reduce(0, +)
             }
@@ -153,8 +169,8 @@ struct AnswerResponses: Sendable {
                 try await writer.write(EventStream.event(chunk))
             }
         }
-        if plan.fields.includesUsage {
-            try await writer.write(EventStream.event(format.usageChunk(usage)))
+        if plan.fields.includesUsage, let chunk = format.usageChunk(usage) {
+            try await writer.write(EventStream.event(chunk))
         }
     }
 }

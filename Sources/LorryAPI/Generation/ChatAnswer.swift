@@ -8,7 +8,7 @@ struct ChatAnswer: AnswerFormat {
     let fields: GenerationFields
     /// Alternatives per token; nil for no log-probabilities.
     let logprobCount: Int?
-    let prompt: TokenizedPrompt
+    let promptTokens: [Int32]
     let names: TokenNames
 
     struct ChoiceState: Sendable {
@@ -41,7 +41,7 @@ struct ChatAnswer: AnswerFormat {
         var members = head("chat.completion")
         members += [("choices", .array(choices)), ("usage", usage.json)]
         if fields.returnsTokenIDs {
-            members.append(("prompt_token_ids", .tokenIDs(prompt.tokens)))
+            members.append(("prompt_token_ids", .tokenIDs(promptTokens)))
         }
         return .object(members)
     }
@@ -58,7 +58,7 @@ struct ChatAnswer: AnswerFormat {
                     ("logprobs", .null), ("finish_reason", .null),
                 ], usage)
             if fields.returnsTokenIDs {
-                first.append(("prompt_token_ids", .tokenIDs(prompt.tokens)))
+                first.append(("prompt_token_ids", .tokenIDs(promptTokens)))
             }
             chunks.append(.object(first))
         }
@@ -93,7 +93,7 @@ struct ChatAnswer: AnswerFormat {
         return members
     }
 
-    func usageChunk(_ usage: TokenUsage) -> JSON {
+    func usageChunk(_ usage: TokenUsage) -> JSON? {
         .object(head("chat.completion.chunk") + [("choices", .array([])), ("usage", usage.json)])
     }
 

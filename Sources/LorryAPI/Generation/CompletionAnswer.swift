@@ -108,7 +108,7 @@ struct CompletionAnswer: AnswerFormat {
         return [.object(chunk)]
     }
 
-    func usageChunk(_ usage: TokenUsage) -> JSON {
+    func usageChunk(_ usage: TokenUsage) -> JSON? {
         .object(head + [("choices", .array([])), ("usage", usage.json)])
     }
 }

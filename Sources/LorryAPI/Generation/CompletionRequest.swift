@@ -2,13 +2,8 @@ import LorryModel
 
 /// The body of `POST /v1/completions`, read and checked.
 struct CompletionRequest: Sendable {
-    enum Prompt: Sendable, Equatable {
-        case text(String)
-        case tokens([Int32])
-    }
-
     let fields: GenerationFields
-    let prompts: [Prompt]
+    let prompts: [PromptSource]
     let echoes: Bool
     /// Alternatives per token; nil for no log-probabilities.
     let logprobCount: Int?
@@ -31,7 +26,7 @@ struct CompletionRequest: Sendable {
 
     private static func prompts(
         _ reader: FieldReader, vocabularySize: Int
-    ) throws(APIError) -> [Prompt] {
+    ) throws(APIError) -> [PromptSource] {
         let shape =
             "must be a string, an array of strings, an array of token ids, or an array of arrays "
             + "of token ids."
@@ -44,7 +39,7 @@ struct CompletionRequest: Sendable {
         if first.integerValue != nil {
             return [.tokens(try reader.tokenIDs(values, "prompt", vocabularySize: vocabularySize))]
         }
-        var prompts: [Prompt] = []
+        var prompts: [PromptSource] = []
         for value in values {
             if first.stringValue != nil, let text = value.stringValue {
                 prompts.append(.text(text))

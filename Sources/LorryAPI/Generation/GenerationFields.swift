@@ -30,6 +30,8 @@ struct GenerationFields: Sendable {
     static let maximumLogprobCount = 20
     static let maximumCacheSaltByteCount = 256
 
+    init() {}
+
     init(_ fields: FieldReader, vocabularySize: Int) throws(APIError) {
         try Self.refuseUnsupported(fields)
         sampling = try Self.sampling(fields, vocabularySize: vocabularySize)
@@ -171,19 +173,13 @@ struct GenerationFields: Sendable {
         }
     }
 
-    /// Fields of OpenAI's and vLLM's that would change the answer, and that are not served: to
-    /// ignore them silently would give a wrong answer.
+    /// Fields of OpenAI's and vLLM's.
     private static func refuseUnsupported(_ fields: FieldReader) throws(APIError) {
-        let names = [
+        try fields.refuse([
             "suffix", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
             "structured_outputs", "bad_words", "allowed_token_ids", "truncate_prompt_tokens",
             "prompt_embeds", "prompt_logprobs", "functions", "audio",
-        ]
-        for name in names {
-            guard let value = fields.value(name) else { continue }
-            if value.arrayValue?.isEmpty == true || value.stringValue?.isEmpty == true { continue }
-            throw fields.fail(name, "is not supported.")
-        }
+        ])
         if try fields.bool("use_beam_search") == true {
             throw fields.fail("use_beam_search", "is not supported.")
         }

@@ -5,9 +5,10 @@ import LorryEngine
 struct GenerationPlan: Sendable {
     let id: String
     let principal: Principal
-    let model: ServedModel
+    /// The model of each prompt.
+    let models: [ServedModel]
     let fields: GenerationFields
-    let prompts: [TokenizedPrompt]
+    var prompts: [TokenizedPrompt] = []
     /// What a route takes where the request does not say `max_tokens`; nil for all that fits.
     let defaultMaximumTokenCount: Int?
     /// The request's field that `max_tokens` came from, for messages.
@@ -18,23 +19,38 @@ struct GenerationPlan: Sendable {
     var promptLogprobCount: Int?
     var deadline: ContinuousClock.Instant?
 
+    init(_ order: GenerationOrder, id: String, principal: Principal) {
+        self.id = id
+        self.principal = principal
+        models = order.prompts.map(\.model)
+        fields = order.fields
+        defaultMaximumTokenCount = order.defaultMaximumTokenCount
+        maximumField = order.maximumField
+        promptField = order.promptField
+        logprobCount = order.logprobCount
+        promptLogprobCount = order.promptLogprobCount
+    }
+
+    /// The prompt whose answer stands at `index` among all candidates.
+    func promptIndex(ofCandidate index: Int) -> Int { index / fields.candidateCount }
+
+    /// What `x-lorry-adapter-version` says: each version once.
+    var versionHeader: String {
+        var seen: Set<String> = []
+        return models.map(\.versionHeader).filter { seen.insert($0).inserted }
+            .joined(separator: ", ")
+    }
+
     /// One engine request per candidate, prompt by prompt.
     ///
     /// - Throws: `APIError` 400 where a prompt is empty or does not fit the context.
     func requests(contextLength: Int) throws(APIError) -> [GenerationRequest] {
-        let virtualCount = model.adapter?.virtualTokenCount ?? 0
-        guard virtualCount < contextLength else {
-            throw .invalid(
-                "model",
-                "'\(model.name)' has \(virtualCount) tokens of its own before every prompt, which "
-                    + "fill the context of \(contextLength).")
-        }
-        let contextLength = contextLength - virtualCount
         var requests: [GenerationRequest] = []
-        for (promptIndex, prompt) in prompts.enumerated() {
-            let maximum = try maximumTokenCount(prompt.tokens.count, contextLength)
+        for promptIndex in prompts.indices {
+            let room = try contextLength - virtualTokenCount(models[promptIndex], contextLength)
+            let maximum = try maximumTokenCount(prompts[promptIndex].tokens.count, room)
             for candidate in 0..<fields.candidateCount {
-                requests.append(request(prompt, promptIndex, candidate, maximum))
+                requests.append(request(promptIndex, candidate, maximum))
             }
         }
         return requests
@@ -51,6 +67,19 @@ struct GenerationPlan: Sendable {
 
     /// What limits take at first for an answer without `max_tokens`.
     private static let usualAnswerTokenCount = 256
+
+    private func virtualTokenCount(
+        _ model: ServedModel, _ contextLength: Int
+    ) throws(APIError) -> Int {
+        let count = model.adapter?.virtualTokenCount ?? 0
+        guard count < contextLength else {
+            throw .invalid(
+                "model",
+                "'\(model.name)' has \(count) tokens of its own before every prompt, which "
+                    + "fill the context of \(contextLength).")
+        }
+        return count
+    }
 
     private func maximumTokenCount(
         _ promptCount: Int, _ contextLength: Int
@@ -87,12 +116,13 @@ struct GenerationPlan: Sendable {
     }
 
     private func request(
-        _ prompt: TokenizedPrompt, _ promptIndex: Int, _ candidate: Int, _ maximum: Int
+        _ promptIndex: Int, _ candidate: Int, _ maximum: Int
     ) -> GenerationRequest {
         let isOnly = prompts.count == 1 && fields.candidateCount == 1
         var request = GenerationRequest(
             id: isOnly ? id : "\(id)-\(promptIndex * fields.candidateCount + candidate)",
-            promptTokens: prompt.tokens, adapter: model.adapter, maximumTokenCount: maximum)
+            promptTokens: prompts[promptIndex].tokens, adapter: models[promptIndex].adapter,
+            maximumTokenCount: maximum)
         request.sampling = fields.sampling
         // Equal seeds would make all candidates the same.
         request.sampling.seed = fields.sampling.seed.map { $0 &+ UInt64(candidate) }
@@ -151,6 +181,8 @@ extension APIServices {
             share?.cancel()
             throw APIError(error)
         }
-        return RunningAnswers(streams, plan: plan, share: share)
+        return RunningAnswers(
+            streams, maximumTokenCounts: requests.map(\.maximumTokenCount), plan: plan,
+            share: share)
     }
 }

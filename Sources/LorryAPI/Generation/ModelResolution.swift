@@ -13,8 +13,18 @@ extension APIServices {
         let task = selection.taskID
         switch selection.choice {
         case .base: return try baseModel(task)
+        case .unnamed:
+            if let path = selection.loraPath {
+                return try adapterModel(path, shown: path, task, principal)
+            }
+            guard let model = try defaultModel(for: principal) else { return try baseModel(task) }
+            guard task == nil else { throw Self.withoutTasks("a default of adapters") }
+            return model
         case .named(let name):
-            if name == card.name { return try baseModel(task) }
+            if name == card.name {
+                guard let path = selection.loraPath else { return try baseModel(task) }
+                return try adapterModel(path, shown: path, task, principal)
+            }
             if name.hasPrefix("\(card.name):") {
                 let adapter = String(name.dropFirst(card.name.count + 1))
                 return try adapterModel(adapter, shown: name, task, principal)
@@ -70,7 +80,12 @@ extension APIServices {
     /// What an adapter speaks through.
     func codec(of lease: AdapterLease) throws(APIError) -> TextCodec {
         try adapterTexts.codec(
-            version: lease.record.version.digest, directory: lease.directory)
+            version: lease.record.version.digest, directory: lease.directory
+        ) {
+            let problem = lease.textProblem()
+            if problem != nil { registry.reportDamage(lease.record.version, actor: "server") }
+            return problem
+        }
     }
 
     /// The adapter version that a client named, with its files held.

@@ -4,7 +4,10 @@ import LorryModel
 /// Which model a request names, in whichever of the ways clients do it.
 struct ModelSelection: Sendable, Equatable {
     enum Choice: Sendable, Equatable {
-        /// No name at all: the base model, as vLLM has it.
+        /// No name at all: what the tenant set by `POST /lora-adapters`, else the base model, as
+        /// vLLM has it.
+        case unnamed
+        /// Nothing but the base model, in APIs where no name means just that.
         case base
         /// `model`: the base model's name, an adapter's, `name@version` or `BASE:NAME`.
         case named(String)
@@ -17,8 +20,8 @@ struct ModelSelection: Sendable, Equatable {
     /// How an entry of a list names an adapter.
     enum AdapterName: Sendable, Equatable {
         case named(String)
-        /// In `GET /lora-adapters`.
-        case position(Int)
+        /// In `GET /lora-adapters`, and the name that the client found there, if it says so.
+        case position(Int, expected: String? = nil)
     }
 
     /// An entry of `lora`.
@@ -32,11 +35,13 @@ struct ModelSelection: Sendable, Equatable {
     /// How many entries `lora` may have, those of scale 0 included.
     private static let maximumEntryCount = 1024
 
-    var choice = Choice.base
+    var choice = Choice.unnamed
+    /// SGLang's `lora_path`: an adapter, where `model` names none.
+    var loraPath: String?
     /// Which of the tasks that the adapter knows; nil: the first, where it knows any.
     var taskID: Int?
 
-    init() {}
+    init(_ choice: Choice = .unnamed) { self.choice = choice }
 
     init(_ fields: FieldReader) throws(APIError) {
         let model = try fields.string("model")
@@ -45,30 +50,37 @@ struct ModelSelection: Sendable, Equatable {
             choice = .adapter(adapter)
         }
         if let entries = try fields.array("lora") {
-            choice = .sum(try Self.summands(entries, fields))
+            choice = .sum(try Self.summands(entries))
         }
+        if let path = try fields.string("lora_path"), !path.isEmpty { loraPath = path }
         taskID = try fields.integer("task_id", in: 0...Int.max, "non-negative")
     }
 
-    private static func summands(
-        _ entries: [StrictJSON], _ fields: FieldReader
+    /// - Parameter list: what messages call the list.
+    static func summands(
+        _ entries: [StrictJSON], of list: String = "lora"
     ) throws(APIError) -> [Summand] {
         guard entries.count <= maximumEntryCount else {
-            throw fields.fail("lora", "may have at most \(maximumEntryCount) entries.")
+            throw .invalid(list, "\(list) may have at most \(maximumEntryCount) entries.")
         }
         var summands: [Summand] = []
         for (index, entry) in entries.enumerated() {
             guard let object = entry.objectValue else {
-                throw fields.fail("lora[\(index)]", "must be an object.")
+                throw .invalid("\(list)[\(index)]", "\(list)[\(index)] must be an object.")
             }
-            summands.append(try summand(FieldReader(object: object, path: "lora[\(index)].")))
+            summands.append(try summand(FieldReader(object: object, path: "\(list)[\(index)].")))
         }
-        guard summands.count(where: { $0.scale != 0 }) <= maximumSummandCount else {
-            throw fields.fail(
-                "lora",
-                "may name at most \(maximumSummandCount) adapters with a scale other than 0.")
-        }
+        try checkCount(of: summands, list)
         return summands
+    }
+
+    static func checkCount(of summands: [Summand], _ list: String) throws(APIError) {
+        guard summands.count(where: { $0.scale != 0 }) <= maximumSummandCount else {
+            throw .invalid(
+                list,
+                "\(list) may name at most \(maximumSummandCount) adapters with a scale other "
+                    + "than 0.")
+        }
     }
 
     private static func summand(_ entry: FieldReader) throws(APIError) -> Summand {
@@ -79,10 +91,13 @@ struct ModelSelection: Sendable, Equatable {
 
 extension ModelSelection.AdapterName {
     init(_ entry: FieldReader) throws(APIError) {
+        let path = try entry.string("path")
         if let name = try entry.string("name") ?? entry.value("id")?.stringValue {
             self = .named(name)
         } else if let position = try entry.integer("id") {
-            self = .position(position)
+            self = .position(position, expected: path)
+        } else if let path {
+            self = .named(path)
         } else {
             throw entry.fail("id", "or name is needed.")
         }

@@ -6,14 +6,18 @@ import LorryText
 /// `p * candidateCount + c`. Dropping it cancels them.
 final class RunningAnswers: Sendable {
     private let streams: [any GenerationStream]
+    /// How many tokens each may generate.
+    private let maximumTokenCounts: [Int]
     private let plan: GenerationPlan
     /// Keeps the request's part of its limits until the answers have ended.
     let share: AdmissionShare?
 
     init(
-        _ streams: [any GenerationStream], plan: GenerationPlan, share: AdmissionShare?
+        _ streams: [any GenerationStream], maximumTokenCounts: [Int], plan: GenerationPlan,
+        share: AdmissionShare?
     ) {
         self.streams = streams
+        self.maximumTokenCounts = maximumTokenCounts
         self.plan = plan
         self.share = share
     }
@@ -108,9 +112,10 @@ final class RunningAnswers: Sendable {
     }
 
     private func decoder(of index: Int) -> AnswerDecoder {
-        AnswerDecoder(
-            plan.fields, tokenizer: plan.model.text.tokenizer,
-            prompt: plan.prompts[index / plan.fields.candidateCount].tokens)
+        let prompt = plan.promptIndex(ofCandidate: index)
+        return AnswerDecoder(
+            plan.fields, tokenizer: plan.models[prompt].text.tokenizer,
+            prompt: plan.prompts[prompt].tokens, maximumTokenCount: maximumTokenCounts[index])
     }
 
     private func decode(

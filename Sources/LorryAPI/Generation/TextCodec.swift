@@ -44,14 +44,20 @@ final class AdapterTextCache: Sendable {
     /// What the adapter version with these files speaks through; the base model's where it brings
     /// nothing of its own.
     ///
+    /// - Parameter problem: what is wrong with the files; asked before they are read.
     /// - Throws: `APIError` 500 naming the file where one cannot be read.
-    func codec(version: String, directory: URL) throws(APIError) -> TextCodec {
+    func codec(
+        version: String, directory: URL, problem: () -> String? = { nil }
+    ) throws(APIError) -> TextCodec {
         let cached = state.withLock { state in
             state.clock += 1
             state.entries[version]?.lastUse = state.clock
             return state.entries[version]?.codec
         }
         if let cached { return cached }
+        if let problem = problem() {
+            throw APIError(.internalServerError, "The adapter is damaged: \(problem)")
+        }
         let codec: TextCodec
         do {
             codec = try load(directory)

@@ -30,18 +30,6 @@ extension TextCodec {
 /// What a text may have of tokens, before it is tokenized: English has some four bytes in each.
 func estimatedTokenCount(ofBytes count: Int) -> Int { (count + 3) / 4 }
 
-extension CompletionRequest {
-    /// Of all prompts together.
-    var estimatedTokenCount: Int {
-        prompts.reduce(0) { sum, prompt in
-            switch prompt {
-            case .text(let text): sum + LorryAPI.estimatedTokenCount(ofBytes: text.utf8.count)
-            case .tokens(let ids): sum + ids.count
-            }
-        }
-    }
-}
-
 extension Conversation {
     var estimatedTokenCount: Int {
         messages.reduce(0) { sum, message in

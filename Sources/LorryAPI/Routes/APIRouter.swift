@@ -91,7 +91,12 @@ public struct APIRouter {
         addUploadRoute(services)
         addAuditRoute(services)
         addUsageRoute(services)
-        addLoraRoutes(services)
+        addBackupRoutes(services)
+        addVLLMRoutes(services)
+        addLlamaCppRoutes(services)
+        addSGLangRoutes(services)
+        addLoRAXRoutes(services)
+        addGenerateRoute(services)
     }
 
     init(_ services: APIServices, _ listener: Listener = .sole) {
@@ -105,6 +110,7 @@ public struct APIRouter {
 
     mutating func on(
         _ method: HTTPRequest.Method, _ path: String, _ access: Access,
+        errors: ErrorForm = .openAI,
         _ handle: @escaping @Sendable (Call) async throws -> Response
     ) {
         guard listener.answers(access) else { return }
@@ -112,21 +118,23 @@ public struct APIRouter {
         let services = services
         let namesAdapter = path.hasPrefix(AdapterPath.prefix)
         router.on(RouterPath(path), method: method) { request, context -> Response in
-            let log = RefusalLog(request, context, access)
-            let principal: Principal
-            do throws(APIError) {
-                principal = try services.authorize(request, for: access)
-            } catch {
-                log.refused(error, services.principal(of: request))
-                throw error
-            }
-            do {
-                let call = Call(request: request, context: context, principal: principal)
-                if namesAdapter { try call.checkAdapter() }
-                return try await handle(call)
-            } catch {
-                log.failed(error, principal)
-                throw error
+            try await telling(errorsAs: errors) {
+                let log = RefusalLog(request, context, access)
+                let principal: Principal
+                do throws(APIError) {
+                    principal = try services.authorize(request, for: access)
+                } catch {
+                    log.refused(error, services.principal(of: request))
+                    throw error
+                }
+                do {
+                    let call = Call(request: request, context: context, principal: principal)
+                    if namesAdapter { try call.checkAdapter() }
+                    return try await handle(call)
+                } catch {
+                    log.failed(error, principal)
+                    throw error
+                }
             }
         }
     }
@@ -184,6 +192,7 @@ extension HTTPField.Name {
         }
         return name
     }
+    static let estimatedByteCount = own("x-lorry-estimated-bytes")
     static let lastEventID = own("last-event-id")
     static let prefer = own("prefer")
     static let envoyTimeout = own("x-envoy-expected-rq-timeout-ms")

@@ -3,7 +3,7 @@ import Hummingbird
 
 extension APIRouter {
     mutating func addHealthRoutes(_ services: APIServices) {
-        for path in ["/health", "/health/live", "/ping"] {
+        for path in ["/", "/health", "/health/live", "/ping", "/v1/health"] {
             on(.get, path, .anyone) { _ in
                 let isAlive = services.engine.isAlive
                 return .health(isAlive, isAlive ? "ok" : "the engine does not move")

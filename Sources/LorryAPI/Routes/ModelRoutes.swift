@@ -41,6 +41,20 @@ extension APIServices {
             "created": .integer(Int(card.created.timeIntervalSince1970)), "owned_by": "lorry",
             "root": .string(card.name), "parent": nil,
             "max_model_len": .integer(engine.maximumContextLength),
+            "permission": Self.permission(card.name, card.created),
+        ]
+    }
+
+    /// What vLLM says of every model.
+    private static func permission(_ name: String, _ created: Date) -> JSON {
+        [
+            [
+                "id": .string("modelperm-\(name)"), "object": "model_permission",
+                "created": .integer(Int(created.timeIntervalSince1970)),
+                "allow_create_engine": false, "allow_sampling": true, "allow_logprobs": true,
+                "allow_search_indices": false, "allow_view": true, "allow_fine_tuning": false,
+                "organization": "*", "group": nil, "is_blocking": false,
+            ]
         ]
     }
 
@@ -53,6 +67,7 @@ extension APIServices {
             "parent": .string(card.name),
             "max_model_len": .integer(engine.maximumContextLength),
             "version": .string(record.version.digest),
+            "permission": Self.permission(name ?? record.name, record.created),
         ]
     }
 }

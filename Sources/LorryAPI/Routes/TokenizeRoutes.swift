@@ -12,6 +12,9 @@ extension APIServices {
     fileprivate func tokenize(_ call: Call) async throws -> Response {
         let reader = try await call.request.jsonObject(byteLimit: limits.jsonByteCount)
         let model = try resolve(ModelSelection(reader), for: call.principal)
+        if let content = try reader.string("content") {
+            return try await tokenizeAsLlamaCpp(content, reader, model.text)
+        }
         let tokens: [Int32]
         if reader.value("messages") != nil {
             let conversation = try Conversation(reader)
@@ -20,7 +23,7 @@ extension APIServices {
                 addingSpecialTokens: conversation.addsSpecialTokens)
         } else {
             guard let prompt = try reader.string("prompt") else {
-                throw reader.fail("prompt", "or messages is required.")
+                throw reader.fail("prompt", "messages or content is required.")
             }
             tokens = await model.text.tokens(
                 of: prompt, addingSpecialTokens: try reader.bool("add_special_tokens") ?? true)
@@ -43,6 +46,7 @@ extension APIServices {
             "tokens", vocabularySize: model.text.tokenizer.vocabularySize)
         guard let ids else { throw reader.fail("tokens", "is required.") }
         let text = model.text.tokenizer.decode(ids, skipSpecialTokens: false)
-        return .json(["prompt": .string(text)])
+        // The same body means the same to vLLM, llama.cpp and SGLang, which name the answer so.
+        return .json(["prompt": .string(text), "content": .string(text), "text": .string(text)])
     }
 }

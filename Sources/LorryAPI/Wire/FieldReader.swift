@@ -70,6 +70,18 @@ struct FieldReader {
         return FieldReader(object: object, path: "\(path)\(key).")
     }
 
+    /// Refuses fields that would change the answer and that are not served: to ignore them silently
+    /// would give a wrong answer. An empty text or list passes, and where `zeroIsOff` also 0 and
+    /// false.
+    func refuse(_ names: [String], zeroIsOff: Bool = false) throws(APIError) {
+        for name in names {
+            guard let value = value(name) else { continue }
+            if value.arrayValue?.isEmpty == true || value.stringValue?.isEmpty == true { continue }
+            if zeroIsOff, value.boolValue == false || value.numberValue == 0 { continue }
+            throw fail(name, "is not supported.")
+        }
+    }
+
     func tokenIDs(_ key: String, vocabularySize: Int) throws(APIError) -> [Int32]? {
         guard let values = try array(key) else { return nil }
         return try tokenIDs(values, key, vocabularySize: vocabularySize)

@@ -6,25 +6,30 @@ import NIOCore
 extension Request {
     /// Collects the body and parses it as one JSON object.
     ///
+    /// - Throws: what `json` throws, and 400 for another kind of value.
+    func jsonObject(byteLimit: Int) async throws -> FieldReader {
+        guard let object = try await json(byteLimit: byteLimit).objectValue else {
+            throw APIError(.badRequest, "The body must be a JSON object.")
+        }
+        return FieldReader(object: object)
+    }
+
+    /// Collects the body and parses it.
+    ///
     /// - Throws: `APIError` 415 for another content type, 413 over `byteLimit`, and 400 with the
     ///   byte's position where the JSON is malformed.
-    func jsonObject(byteLimit: Int) async throws -> FieldReader {
+    func json(byteLimit: Int) async throws -> StrictJSON {
         if let type = contentType, type != "application/json", !type.hasSuffix("+json") {
             throw APIError(
                 .unsupportedMediaType,
                 "Unsupported content type '\(type)': only 'application/json' is allowed.")
         }
         let buffer = try await collectedBody(byteLimit: byteLimit)
-        let value: StrictJSON
         do {
-            value = try StrictJSON(parsing: buffer.readableBytesView)
+            return try StrictJSON(parsing: buffer.readableBytesView)
         } catch {
             throw APIError(.badRequest, "The body is \(error).")
         }
-        guard let object = value.objectValue else {
-            throw APIError(.badRequest, "The body must be a JSON object.")
-        }
-        return FieldReader(object: object)
     }
 
     func collectedBody(byteLimit: Int) async throws -> ByteBuffer {

@@ -1,0 +1,4 @@
+extension StrictJSON.Object {
+    /// `{}`
+    public static let empty = Self()
+}
