@@ -4,7 +4,7 @@ import Logging
 import LorryRegistry
 
 /// Backup and check of the whole state directory. They show every tenant's adapters, so that only
-/// admin keys of the tenant `default` may use them.
+/// admin keys of the tenant `default` without a list of adapters may use them.
 extension APIRouter {
     mutating func addBackupRoutes(_ services: APIServices) {
         on(.post, "/admin/backup", .role(.admin)) { call in try await services.backUp(call) }
@@ -44,10 +44,11 @@ extension APIServices {
 
 extension Call {
     fileprivate func requireSharedTenant() throws(APIError) {
-        guard principal.tenant == AdapterKey.sharedTenant else {
+        guard principal.tenant == AdapterKey.sharedTenant, principal.allowedAdapters == nil else {
             throw APIError(
                 .forbidden,
-                "Only admin keys of the tenant '\(AdapterKey.sharedTenant)' may do this.")
+                "Only admin keys of the tenant '\(AdapterKey.sharedTenant)' without a list of "
+                    + "adapters may do this.")
         }
     }
 }
