@@ -2,6 +2,7 @@ import Foundation
 import HTTPTypes
 import LorryHTTP
 import NIOCore
+import RawTraffic
 import Testing
 
 @Suite struct HTTP1ServerTests {
