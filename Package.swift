@@ -144,7 +144,7 @@ if isFuzzing {
             ],
             path: "Fuzz/Sources",
             swiftSettings: lorrySettings,
-            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address"])]
+            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]
         ),
     ]
 }

@@ -26,7 +26,7 @@ package struct SafetensorsPlaces {
     static let maximumMetadataCount = 4096
 
     package private(set) var byName: [String: Place] = [:]
-    private(set) var metadata: [String: String] = [:]
+    package private(set) var metadata: [String: String] = [:]
     private let dataRange: Range<Int>
 
     /// - Parameter bytes: of the whole file.

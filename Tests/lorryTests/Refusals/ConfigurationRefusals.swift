@@ -117,6 +117,18 @@ extension Refusal {
             .upload("\(rule): \(file)", 422, naming: file) { $0.further = [(file, [1])] }
         }
         + [
+            .upload("a tokenizer that is none", naming: "tokenizer.json") {
+                $0.further = [("tokenizer.json", Array("{}".utf8))]
+            },
+            .upload("a template that is none", naming: "chat_template.jinja") {
+                $0.further = [("chat_template.jinja", Array("{% for".utf8))]
+            },
+            .upload("a template that is no UTF-8", naming: "chat_template.jinja", "UTF-8") {
+                $0.further = [("chat_template.jinja", [0xFF])]
+            },
+            .upload("a template within a configuration", naming: "tokenizer_config.json") {
+                $0.further = [("tokenizer_config.json", Array(#"{"chat_template": "{{"}"#.utf8))]
+            },
             .upload("an unknown file", naming: "run.sh") { $0.further = [("run.sh", [1])] },
             .upload("weights twice", naming: "adapter.safetensors", "both") {
                 $0.further = [("adapter.safetensors", $0.files[1].bytes)]
