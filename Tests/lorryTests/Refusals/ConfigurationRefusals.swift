@@ -68,7 +68,7 @@ extension Refusal {
         .field("a pattern that is none", naming: "pattern", field: "target_modules", #""(q_proj""#),
         .field(
             "a pattern without end", naming: "too many steps", field: "target_modules",
-            #""(.*)*(.*)*(.*)*(.*)*x""#),
+            #""(.*)*(.*)*(.*)*[0-9]{9}""#),
         .field("ranks that are a list", field: "rank_pattern", "[1]"),
         .field("a negative rank of a module", field: "rank_pattern", #"{"q_proj": -1}"#),
         .field("a rank's pattern that is none", field: "rank_pattern", #"{"(": 1}"#),
@@ -94,7 +94,8 @@ extension Refusal {
         ).namingOnly("trainable_tokens_delta"),
         .upload("a bottleneck's layer that is not there", naming: name, "leave_out", "3") {
             $0.fields = [
-                "config": #"{"mh_adapter": true, "non_linearity": "relu", "leave_out": [3]}"#,
+                "config":
+                    #"{"mh_adapter": true, "output_adapter": false, "original_ln_after": true, "residual_before_ln": true, "non_linearity": "relu", "leave_out": [3]}"#,
                 "name": #""x""#, "model_type": #""llama""#,
             ]
         },
