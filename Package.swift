@@ -152,7 +152,7 @@ if isFuzzing {
             ],
             path: "Fuzz/Sources",
             swiftSettings: lorrySettings,
-            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address"])]
+            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]
         ),
     ]
 }

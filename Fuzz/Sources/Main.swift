@@ -3,7 +3,7 @@ import Foundation
 
 /// What libFuzzer tries inputs on. Made once; an input that is refused throws, and one that breaks
 /// a promise traps.
-protocol FuzzTarget {
+protocol FuzzTarget: Sendable {
     init() throws
     func run(_ input: [UInt8]) throws
     /// Inputs to begin with, made of the tests' fixtures, by names.

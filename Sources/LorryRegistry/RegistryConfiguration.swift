@@ -12,7 +12,7 @@ public struct UploadLimits: Sendable, Equatable {
     public var maxTokenizerByteCount = 64 << 20
     /// Any other file, each.
     public var maxOtherFileByteCount = 4 << 20
-    /// Headers in an archive, folders and extended headers included.
+    /// Headers in an archive, folders and extended headers included; files that come as parts.
     public var maxEntryCount = 64
     /// Expanded bytes per byte of a gzip body, beyond `freeExpansionByteCount`.
     public var maxExpansionRatio = 100

@@ -36,6 +36,11 @@ package final class StagedFolder {
         guard seen.insert(name).inserted else {
             throw RegistryError(.invalid, "\(quoted(name)) is there twice")
         }
+        // Those that are left out are held by name too.
+        guard seen.count <= limits.maxEntryCount else {
+            throw RegistryError(
+                .tooLarge, "the upload has more than \(limits.maxEntryCount) files")
+        }
         let fate = try AdapterFile.fate(of: name)
         let limit = AdapterFile.maxByteCount(of: name, limits)
         if let byteCount, byteCount > limit { throw tooLarge(name, limit) }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LorryAPI
 import LorryBench
 import LorryModel
 import LorryRegistry
@@ -177,7 +178,8 @@ struct AdapterPlace: ParsableArguments {
         let configuration = try ModelConfiguration(
             directory: URL(fileURLWithPath: model, isDirectory: true))
         return { folder in
-            try AdapterCompiler.inspect(
+            try AdapterTexts.check(folder)
+            return try AdapterCompiler.inspect(
                 directory: folder, configuration: configuration, format: .bf16)
         }
     }

@@ -224,6 +224,7 @@ struct ServeAssembly {
             configuration: registryConfiguration,
             log: logger
         ) { folder in
+            try AdapterTexts.check(folder)
             do throws(AdapterError) {
                 return try AdapterCompiler.inspect(
                     directory: folder, model: model, format: format)

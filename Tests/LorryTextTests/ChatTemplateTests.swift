@@ -23,6 +23,49 @@ import Testing
         #expect(error?.line == 2)
     }
 
+    /// Macros hold the variables around them, which hold the macros; so may namespaces and loops.
+    @Test(arguments: [
+        "{% macro m() %}{{ x }}{% endmacro %}{{ m() }}",
+        "{% set ns = namespace() %}{% set ns.a = [ns] %}{{ x }}",
+        "{% for i in [1] %}{{ loop.changed(loop) }}{% set y = x %}{% endfor %}",
+        "{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}{{ x }}{% endcall %}",
+    ])
+    func keepsNothingOfARendering(_ source: String) throws {
+        let template = try ChatTemplate(source: source)
+        let text = String(repeating: "a", count: 1 << 20)
+        let before = try residentByteCount()
+        for _ in 0..<200 { _ = try template.render(["x": .string(text + "b")]) }
+        let growth = try residentByteCount() - before
+        // Each rendering has a text of 1 MiB of its own.
+        #expect(growth < 100 << 20, "\(growth) bytes")
+    }
+
+    private func residentByteCount() throws -> Int {
+        let status = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8)
+        let pages = try #require(status.split(separator: " ").dropFirst().first.flatMap { Int($0) })
+        return pages * Int(getpagesize())
+    }
+
+    /// What is freed goes one call deeper for each value within a value.
+    @Test(arguments: [
+        "{% set ns.x = [ns.x] %}", "{% set ns.x = {'k': ns.x} %}", "{% set ns.x = cycler(ns.x) %}",
+    ])
+    func boundsNesting(_ step: String) throws {
+        let loop = "{% set ns = namespace(x=1) %}{% for i in range(100000) %}\(step){% endfor %}"
+        let template = try ChatTemplate(source: loop)
+        let error = #expect(throws: TemplateError.self) { try template.render([:]) }
+        #expect(error?.kind == .limit)
+    }
+
+    @Test(arguments: [
+        "{% set ns.x = namespace(y=ns.x) %}",
+        "{% set p = ns.x %}{% macro m() %}{{ p }}{% endmacro %}{% set ns.x = m %}",
+    ])
+    func freesLongChains(_ step: String) throws {
+        let loop = "{% set ns = namespace(x=1) %}{% for i in range(50000) %}\(step){% endfor %}."
+        #expect(try ChatTemplate(source: loop).render([:]) == ".")
+    }
+
     @Test func tellsTheTime() throws {
         let template = try ChatTemplate(source: "{{ strftime_now('%d %b %Y %-d %H:%M %A %%') }}")
         let components = DateComponents(

@@ -2,6 +2,7 @@ import Crypto
 import Foundation
 import HTTPTypes
 import LorryModel
+import LorryRegistry
 import LorryText
 import Synchronization
 
@@ -14,6 +15,52 @@ public struct TextCodec: Sendable {
     public init(tokenizer: Tokenizer, template: ChatTemplate? = nil) {
         self.tokenizer = tokenizer
         self.template = template ?? tokenizer.chatTemplate
+    }
+}
+
+/// The tokenizer and the chat template that an adapter's folder may have.
+public enum AdapterTexts {
+    /// - Throws: `RegistryError` of kind `invalid` naming the file that could not be used.
+    public static func check(_ directory: URL) throws(RegistryError) {
+        let tokenizer = directory.appendingPathComponent("tokenizer.json")
+        do {
+            _ = try template(in: directory)
+            if FileManager.default.fileExists(atPath: tokenizer.path) {
+                _ = try Tokenizer(directory: directory)
+            }
+        } catch let error as RegistryError {
+            throw error
+        } catch {
+            throw RegistryError(.invalid, shown("\(error)", maximumCount: 1000))
+        }
+    }
+
+    /// Of chat_template.jinja, or else of the tokenizer's configuration.
+    fileprivate static func template(in directory: URL) throws(RegistryError) -> ChatTemplate? {
+        func read<Value>(_ name: String, _ body: (Data) throws -> Value?) throws(RegistryError)
+            -> Value?
+        {
+            let path = directory.appendingPathComponent(name)
+            guard let data = try? Data(contentsOf: path) else { return nil }
+            do { return try body(data) } catch {
+                throw RegistryError(.invalid, "\(name): \(shown("\(error)", maximumCount: 1000))")
+            }
+        }
+        if let template = try read(
+            "chat_template.jinja",
+            { data in
+                guard let source = String(validating: data, as: UTF8.self) else {
+                    throw RegistryError(.invalid, "is not valid UTF-8")
+                }
+                return try ChatTemplate(source: source)
+            })
+        {
+            return template
+        }
+        return try read("tokenizer_config.json") { data in
+            let source = try StrictJSON(parsing: data).objectValue?["chat_template"]?.stringValue
+            return try source.map { try ChatTemplate(source: $0) }
+        }
     }
 }
 
@@ -89,23 +136,8 @@ final class AdapterTextCache: Sendable {
             tokenizer = try Tokenizer(directory: directory)
             template = tokenizer.chatTemplate ?? template
         }
-        if let source = try Self.templateSource(in: directory) {
-            template = try ChatTemplate(source: source)
-        }
+        template = try AdapterTexts.template(in: directory) ?? template
         return TextCodec(tokenizer: tokenizer, template: template)
-    }
-
-    /// Of chat_template.jinja, or else of the tokenizer's configuration.
-    private static func templateSource(in directory: URL) throws -> String? {
-        if let file = contents(directory, "chat_template.jinja") {
-            return String(decoding: file, as: UTF8.self)
-        }
-        guard let file = contents(directory, "tokenizer_config.json") else { return nil }
-        return try StrictJSON(parsing: file).objectValue?["chat_template"]?.stringValue
-    }
-
-    private static func contents(_ directory: URL, _ name: String) -> Data? {
-        try? Data(contentsOf: directory.appendingPathComponent(name))
     }
 
     private static func digest(of file: URL) throws -> Data {

@@ -16,7 +16,7 @@ enum TemplateFunctions {
         switch name {
         case "range": return try range(arguments)
         case "dict": return .dict(try dict(arguments))
-        case "namespace": return .namespace(TemplateNamespace(try dict(arguments)))
+        case "namespace": return try interpreter.makeNamespace(try dict(arguments))
         case "cycler":
             if arguments.positional.isEmpty {
                 throw .runtime("at least one item has to be provided")

@@ -17,6 +17,11 @@ final class TemplateInterpreter {
     let now: Date
     private var steps = 0
     private var depth = 0
+    /// What may hold itself, or one another in long chains: macros are held by the scopes that they
+    /// hold. In the order in which they came.
+    private var scopesOfMacros: [TemplateScope] = []
+    private var namespaces: [TemplateNamespace] = []
+    private var changedLoops: [LoopValue] = []
 
     init(limits: ChatTemplate.Limits, now: Date) {
         self.limits = limits
@@ -24,9 +29,53 @@ final class TemplateInterpreter {
     }
 
     func render(_ nodes: [TemplateNode], _ scope: TemplateScope) throws(TemplateError) -> String {
+        defer { takeApart() }
         var output = ""
         _ = try run(nodes, scope, &output)
         return output
+    }
+
+    // MARK: Circles
+
+    /// Each costs memory until the rendering is over.
+    private static let keptSize = 64 * 64
+
+    func makeNamespace(
+        _ attributes: OrderedDictionary<TemplateKey, TemplateValue>
+    ) throws(TemplateError) -> TemplateValue {
+        try charge(Self.keptSize)
+        let namespace = TemplateNamespace(attributes)
+        namespaces.append(namespace)
+        return .namespace(namespace)
+    }
+
+    private func defineMacro(
+        _ macro: TemplateMacro, _ scope: TemplateScope
+    ) throws(TemplateError) {
+        try charge(Self.keptSize)
+        scopesOfMacros.append(scope)
+        scope.variables[macro.name] = .macro(MacroValue(macro, scope: scope))
+    }
+
+    func noteChange(of loop: LoopValue, _ values: [TemplateValue]) {
+        if loop.lastChanged == nil { changedLoops.append(loop) }
+        loop.lastChanged = values
+    }
+
+    /// - Throws: where values lie in each other too deep to be freed, which goes one call deeper for
+    ///   each.
+    private func checkNesting(_ value: TemplateValue) throws(TemplateError) {
+        var visitCount = 0
+        let isTooDeep = value.isNested(deeperThan: limits.depth, &visitCount)
+        try charge(visitCount * 8)
+        if isTooDeep { throw .limit("a value nests deeper than \(limits.depth)") }
+    }
+
+    /// Oldest first, so that no chain of them goes at once.
+    private func takeApart() {
+        for loop in changedLoops { loop.lastChanged = nil }
+        for namespace in namespaces { namespace.attributes = [:] }
+        for scope in scopesOfMacros { scope.variables = [:] }
     }
 
     // MARK: Bounds
@@ -92,7 +141,7 @@ final class TemplateInterpreter {
             let text = try capture(body, TemplateScope(parent: scope))
             try assign(try apply(filters, to: .string(text), scope), to: target, scope)
         case .macro(let macro):
-            scope.variables[macro.name] = .macro(MacroValue(macro, scope: scope))
+            try defineMacro(macro, scope)
         case .callBlock(let caller, let call, let line):
             try runCallBlock(caller, call, line, scope, &output)
         case .filtered(let filters, let body):
@@ -154,6 +203,8 @@ final class TemplateInterpreter {
             guard case .namespace(let space)? = scope.lookup(name) else {
                 throw .runtime("cannot assign attribute on non-namespace object")
             }
+            // Only so can a value grow deeper from one pass of a loop to the next.
+            try checkNesting(value)
             space.attributes[.string(attribute)] = value
         case .tuple(let targets):
             let elements = try value.elements()

@@ -114,7 +114,7 @@ struct TemplateMethods {
         if let last = loop.lastChanged, TemplateValue.tuple(last).equals(.tuple(values)) {
             return .bool(false)
         }
-        loop.lastChanged = values
+        interpreter.noteChange(of: loop, values)
         return .bool(true)
     }
 

@@ -67,6 +67,27 @@ enum TemplateKey: Hashable {
     }
 }
 
+extension TemplateValue {
+    /// Whether values lie in each other more than so many times, as far as they are freed together.
+    func isNested(deeperThan limit: Int, _ visitCount: inout Int) -> Bool {
+        visitCount += 1
+        guard limit > 0 else { return true }
+        let parts: [TemplateValue]
+        switch self {
+        case .list(let elements), .tuple(let elements), .lazy(_, let elements): parts = elements
+        case .dict(let members): parts = Array(members.values)
+        case .cycler(let cycler): parts = cycler.items
+        case .loop(let loop): parts = loop.items
+        case .method(let value, _): parts = [value]
+        case .undefined, .none, .bool, .int, .double, .string, .markup, .namespace, .macro,
+            .function:
+            return false
+        }
+        for part in parts where part.isNested(deeperThan: limit - 1, &visitCount) { return true }
+        return false
+    }
+}
+
 /// The one mutable value of templates.
 final class TemplateNamespace {
     var attributes: OrderedDictionary<TemplateKey, TemplateValue>

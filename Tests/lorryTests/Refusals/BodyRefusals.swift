@@ -75,7 +75,7 @@ extension Refusal {
         .archive("too many entries", 413, naming: "64 entries") { tar in
             for _ in 0..<64 { tar.add("./", type: "5") }
         },
-        Refusal("an empty body", naming: ["tar"], .tar([])),
+        Refusal("an empty body", naming: ["adapter_config.json"], .tar([])),
         Refusal(
             "a header whose checksum does not hold", naming: ["checksum of header 2"],
             .tar(
@@ -147,6 +147,9 @@ extension Refusal {
             "bytes behind a delimiter", naming: ["delimiter"],
             .multipart([part(note)], end: "--bxx\r\n")),
         Refusal("a part twice", naming: [note, "twice"], .multipart([part(note), part(note)])),
+        Refusal(
+            "too many parts", 413, naming: ["64 files"],
+            .multipart((0..<65).map { part("._\($0)") })),
         Refusal(
             "a part with a path", naming: ["../adapter_config.json"],
             .multipart([part("../adapter_config.json")])),

@@ -68,7 +68,7 @@ extension Refusal {
         .field("a pattern that is none", naming: "pattern", field: "target_modules", #""(q_proj""#),
         .field(
             "a pattern without end", naming: "too many steps", field: "target_modules",
-            #""(.*)*(.*)*(.*)*(.*)*x""#),
+            #""(.*)*(.*)*(.*)*[0-9]{9}""#),
         .field("ranks that are a list", field: "rank_pattern", "[1]"),
         .field("a negative rank of a module", field: "rank_pattern", #"{"q_proj": -1}"#),
         .field("a rank's pattern that is none", field: "rank_pattern", #"{"(": 1}"#),
@@ -94,7 +94,8 @@ extension Refusal {
         ).namingOnly("trainable_tokens_delta"),
         .upload("a bottleneck's layer that is not there", naming: name, "leave_out", "3") {
             $0.fields = [
-                "config": #"{"mh_adapter": true, "non_linearity": "relu", "leave_out": [3]}"#,
+                "config":
+                    #"{"mh_adapter": true, "output_adapter": false, "original_ln_after": true, "residual_before_ln": true, "non_linearity": "relu", "leave_out": [3]}"#,
                 "name": #""x""#, "model_type": #""llama""#,
             ]
         },
@@ -117,6 +118,18 @@ extension Refusal {
             .upload("\(rule): \(file)", 422, naming: file) { $0.further = [(file, [1])] }
         }
         + [
+            .upload("a tokenizer that is none", naming: "tokenizer.json") {
+                $0.further = [("tokenizer.json", Array("{}".utf8))]
+            },
+            .upload("a template that is none", naming: "chat_template.jinja") {
+                $0.further = [("chat_template.jinja", Array("{% for".utf8))]
+            },
+            .upload("a template that is no UTF-8", naming: "chat_template.jinja", "UTF-8") {
+                $0.further = [("chat_template.jinja", [0xFF])]
+            },
+            .upload("a template within a configuration", naming: "tokenizer_config.json") {
+                $0.further = [("tokenizer_config.json", Array(#"{"chat_template": "{{"}"#.utf8))]
+            },
             .upload("an unknown file", naming: "run.sh") { $0.further = [("run.sh", [1])] },
             .upload("weights twice", naming: "adapter.safetensors", "both") {
                 $0.further = [("adapter.safetensors", $0.files[1].bytes)]

@@ -97,7 +97,7 @@ extension Refusal {
             "a gap between tensors", naming: "'b'", "gap",
             header: #"{"b":\#(entry(shape: "[1]", offsets: "[4,8]"))}"#),
         .name("no name", naming: "name is empty", name: ""),
-        .name("a name with NUL", naming: #"a\u{0000}b"#, "do not print", name: #"a\u0000b"#),
+        .name("a name with NUL", naming: #"a\0b"#, "do not print", name: #"a\u0000b"#),
         .name("a name with a line break", naming: "do not print", name: #"a\nb"#),
         .name("a name that turns text around", naming: "do not print", name: "a\u{202E}b"),
         .name("a name with a slash", naming: "'a/b'", "path", name: "a/b"),
