@@ -1,5 +1,6 @@
 import CraftedArchives
 import Foundation
+import NIOHTTP1
 import Testing
 
 extension EndToEndTests {
