@@ -45,7 +45,7 @@ public struct AbuseBudget: Sendable {
         /// included.
         case serverReset = "server_reset"
         case ping, settings
-        /// SETTINGS and PING with ACK; who answers ours has no need of more.
+        /// PING with ACK; who answers ours has no need of more.
         case acknowledgement
         /// DATA without content that does not end its stream, padding or not.
         case emptyData = "empty_data"

@@ -16,29 +16,29 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
 
     let settings: ConnectionSettings
     let peer: ConnectionPeer
-    private let mailbox: Mailbox
-    private var context: ChannelHandlerContext?
+    let mailbox: Mailbox
+    var context: ChannelHandlerContext?
 
-    private var current: RunningRequest?
-    private var response = ResponseState()
-    private var ordinal = 0
-    private var waiting = CircularBuffer<HTTPServerRequestPart>()
-    private var waitingHeadCount = 0
+    var current: RunningRequest?
+    var response = ResponseState()
+    var ordinal = 0
+    var waiting = CircularBuffer<HTTPServerRequestPart>()
+    var waitingHeadCount = 0
     /// Why nothing is served after the requests under way.
-    private var violation: HTTP1Rules.Violation?
-    private var upgrade: HTTP2Handler.Upgrade?
-    private var isReadWithheld = false
-    private var isInputClosed = false
-    private var isDraining = false
+    var violation: HTTP1Rules.Violation?
+    var upgrade: HTTP2Handler.Upgrade?
+    var isReadWithheld = false
+    var isInputClosed = false
+    var isDraining = false
     /// The last answer is out; what still comes is thrown away.
-    private var isLingering = false
-    private var idleSince = NIODeadline.now()
-    private var isFirstRequest = true
-    private var headBegan: NIODeadline?
-    private var framing = HTTP1Framing()
-    private var ticker: RepeatedTask?
+    var isLingering = false
+    var idleSince = NIODeadline.now()
+    var isFirstRequest = true
+    var headBegan: NIODeadline?
+    var framing = HTTP1Framing()
+    var ticker: RepeatedTask?
 
-    private struct ResponseState {
+    struct ResponseState {
         var keepsAlive = true
         var version = HTTPVersion.http1_1
         var isHeadSent = false
@@ -72,7 +72,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         context.fireChannelInactive()
     }
 
-    private func end() {
+    func end() {
         guard context != nil else { return }
         context = nil
         ticker?.cancel()
@@ -114,7 +114,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     }
 
     /// The rest of the body cannot be read: its handler hears of it, and the connection ends.
-    private func endBody(_ violation: HTTP1Rules.Violation) {
+    func endBody(_ violation: HTTP1Rules.Violation) {
         guard self.violation == nil else { return }
         self.violation = violation
         settings.metrics.refused(violation.reason)
@@ -132,14 +132,14 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         if mayRead { context.read() } else { isReadWithheld = true }
     }
 
-    private var mayRead: Bool {
+    var mayRead: Bool {
         guard let current, !isLingering else { return true }
         guard !current.isReceived else { return false }
         return (current.exchange.body?.bufferedByteCount ?? 0)
             < settings.limits.responseBufferByteCount
     }
 
-    private func resumeReading() {
+    func resumeReading() {
         guard isReadWithheld, mayRead, let context else { return }
         isReadWithheld = false
         context.read()
@@ -171,7 +171,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         }
     }
 
-    private func inputClosed(_ context: ChannelHandlerContext) {
+    func inputClosed(_ context: ChannelHandlerContext) {
         isInputClosed = true
         guard let current, !isLingering else { return context.close(promise: nil) }
         response.keepsAlive = response.keepsAlive && !waiting.isEmpty
@@ -206,7 +206,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
 
     // MARK: requests
 
-    private func take(_ part: HTTPServerRequestPart) {
+    func take(_ part: HTTPServerRequestPart) {
         switch part {
         case .head(let head): begin(head)
         case .body(let bytes):
@@ -223,7 +223,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         }
     }
 
-    private func begin(_ head: HTTPRequestHead) {
+    func begin(_ head: HTTPRequestHead) {
         headBegan = nil
         isFirstRequest = false
         framing = HTTP1Framing()
@@ -258,7 +258,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         if isInputClosed { task.cancel() }
     }
 
-    private func makeExchange(_ head: HTTP1Rules.Head) -> Exchange {
+    func makeExchange(_ head: HTTP1Rules.Head) -> Exchange {
         let mailbox = mailbox
         let id = ordinal
         let body =
@@ -273,7 +273,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
             gate: OutboundGate(settings.limits), mailbox: mailbox)
     }
 
-    private func takeWaiting() {
+    func takeWaiting() {
         while current == nil, !isLingering, let part = waiting.popFirst() {
             if case .head = part { waitingHeadCount -= 1 }
             take(part)
@@ -287,137 +287,10 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         if isInputClosed || (isDraining && isBetweenRequests) { context?.close(promise: nil) }
     }
 
-    // MARK: responses
-
-    func carryOut(_ commands: [(request: Int, command: ResponseCommand)]) {
-        for (request, command) in commands where request == ordinal && current != nil {
-            carryOut(command)
-        }
-        context?.flush()
-    }
-
-    private func carryOut(_ command: ResponseCommand) {
-        guard let context, let exchange = current?.exchange else { return }
-        switch command {
-        case .whole(let head, let body):
-            writeHead(head)
-            if body.readableBytes > 0 { write(body, exchange) }
-            finishResponse(trailers: nil, isBodyless: exchange.request.method == .head)
-        case .head(let head): writeHead(head)
-        case .body(let bytes): write(bytes, exchange)
-        case .end(let trailers): finishResponse(trailers: trailers, isBodyless: false)
-        case .abort:
-            settings.metrics.reset(.handler)
-            // What was written before the failure may go; the missing end tells of it.
-            context.flush()
-            context.close(promise: nil)
-        case .bodyWanted:
-            guard current?.expectsContinue == true, !response.isHeadSent else { return }
-            current?.expectsContinue = false
-            let head = HTTPResponseHead(version: .http1_1, status: .continue)
-            context.writeAndFlush(wrapOutboundOut(.head(head)), promise: nil)
-        case .consumed: resumeReading()
-        case .taskEnded: break
-        }
-    }
-
-    private func writeHead(_ head: HTTPResponse) {
-        guard let context, let current else { return }
-        response.isHeadSent = true
-        // A body that the client has not sent by now is not waited for.
-        if !current.isReceived || isDraining || isInputClosed && waiting.isEmpty {
-            response.keepsAlive = false
-        }
-        var fields = HTTPHeaders()
-        for field in head.headerFields where !Self.isFraming(field.name.canonicalName) {
-            fields.add(name: field.name.rawName, value: field.value)
-        }
-        if !response.keepsAlive { fields.add(name: "connection", value: "close") }
-        context.write(
-            wrapOutboundOut(
-                .head(
-                    HTTPResponseHead(
-                        version: response.version,
-                        status: HTTPResponseStatus(
-                            statusCode: head.status.code, reasonPhrase: head.status.reasonPhrase),
-                        headers: fields))),
-            promise: nil)
-    }
-
-    private static func isFraming(_ name: String) -> Bool {
-        ["connection", "transfer-encoding", "keep-alive", "upgrade"].contains(name)
-    }
-
-    private func write(_ bytes: ByteBuffer, _ exchange: Exchange) {
-        guard let context else { return }
-        let count = bytes.readableBytes
-        let promise = context.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.whenSuccess { exchange.gate.release(count) }
-        context.write(wrapOutboundOut(.body(.byteBuffer(bytes))), promise: promise)
-    }
-
-    private func finishResponse(trailers: HTTPFields?, isBodyless: Bool) {
-        guard let context, let finished = current else { return }
-        // The encoder would end an answer to HEAD with a last chunk.
-        if !isBodyless {
-            let trailers = trailers.map { fields in
-                HTTPHeaders(fields.map { ($0.name.rawName, $0.value) })
-            }
-            context.write(wrapOutboundOut(.end(trailers)), promise: nil)
-        }
-        context.flush()
-        let mustClose = !response.keepsAlive || !finished.isReceived
-        current = nil
-        idleSince = .now()
-        finished.exchange.body?.fail(ConnectionClosed())
-        if mustClose {
-            let isQuiet = finished.isReceived && waiting.isEmpty && violation == nil
-            return isQuiet ? context.close(promise: nil) : linger()
-        }
-        takeWaiting()
-        resumeReading()
-    }
-
-    private func refuse(_ violation: HTTP1Rules.Violation, isHead: Bool = false) {
-        guard let context else { return }
-        settings.metrics.refused(violation.reason)
-        let (head, body) = Refusals.parts(
-            violation.status, violation.message, serverName: settings.service.serverName)
-        var fields = HTTPHeaders(head.headerFields.map { ($0.name.rawName, $0.value) })
-        fields.add(name: "connection", value: "close")
-        let status = HTTPResponseStatus(
-            statusCode: head.status.code, reasonPhrase: head.status.reasonPhrase)
-        context.write(
-            wrapOutboundOut(
-                .head(HTTPResponseHead(version: .http1_1, status: status, headers: fields))),
-            promise: nil)
-        if !isHead {
-            context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
-            context.write(wrapOutboundOut(.end(nil)), promise: nil)
-        }
-        context.flush()
-        linger()
-    }
-
-    /// Closes our side and throws away what the client still sends, for a short while: closing at
-    /// once could destroy the answer on its way (RFC 9112 §9.6).
-    private func linger() {
-        guard let context else { return }
-        isLingering = true
-        waiting = []
-        if isInputClosed { return context.close(promise: nil) }
-        if !peer.isSecure { context.close(mode: .output, promise: nil) }
-        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
-        context.eventLoop.scheduleTask(in: .seconds(peer.isSecure ? 1 : 2)) {
-            bound.value.context?.close(promise: nil)
-        }
-        resumeReading()
-    }
-
     // MARK: h2c
 
     /// Answers 101, takes HTTP/1.1's handlers out, and lets HTTP/2 serve the request as stream 1.
-    private func switchProtocol(_ upgrade: HTTP2Handler.Upgrade) {
+    func switchProtocol(_ upgrade: HTTP2Handler.Upgrade) {
         guard let context else { return }
         self.upgrade = nil
         let fields = HTTPHeaders([("connection", "upgrade"), ("upgrade", "h2c")])
@@ -431,43 +304,6 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
             let (handler, upgrade) = bound.value
             guard let context = handler.context else { return }
             HTTPPipeline.switchToHTTP2(context, handler: handler, upgrade: upgrade)
-        }
-    }
-
-    // MARK: time
-
-    private func look(elapsed: TimeAmount) {
-        guard let context, !isLingering else { return }
-        let now = NIODeadline.now()
-        guard var request = current else { return lookAtIdleConnection(context, now: now) }
-        if request.isStalled(at: now, limits: settings.limits) {
-            settings.metrics.refused(.responseStalled)
-            settings.metrics.reset(.stalled)
-            return context.close(promise: nil)
-        }
-        guard !request.isReceived, let body = request.exchange.body else { return }
-        let isFastEnough = request.pace.elapsed(
-            elapsed, isHungry: body.isHungry, limits: settings.limits)
-        current = request
-        if !isFastEnough {
-            settings.metrics.refused(.bodyTimeout)
-            body.fail(HTTPError(.requestTimeout, message: "The request body came too slowly"))
-        }
-    }
-
-    private func lookAtIdleConnection(_ context: ChannelHandlerContext, now: NIODeadline) {
-        let headerTimeout = TimeAmount(settings.limits.headerTimeout)
-        if let headBegan {
-            guard now - headBegan > headerTimeout else { return }
-            return refuse(
-                HTTP1Rules.Violation(
-                    "The request's head came too slowly", status: .requestTimeout,
-                    reason: .headerTimeout))
-        }
-        let patience = isFirstRequest ? headerTimeout : TimeAmount(settings.limits.idleTimeout)
-        if now - idleSince > patience {
-            settings.metrics.refused(.idle)
-            context.close(promise: nil)
         }
     }
 }

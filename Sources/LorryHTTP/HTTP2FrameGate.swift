@@ -157,7 +157,8 @@ package struct HTTP2FrameGate {
         case .headers, .continuation, .pushPromise: nil
         case .reset: .clientReset
         case .ping: header.isAcknowledgement ? .acknowledgement : .ping
-        case .settings: header.isAcknowledgement ? .acknowledgement : .settings
+        // nghttp2 ends the connection at the second ACK: it sends SETTINGS once.
+        case .settings: header.isAcknowledgement ? nil : .settings
         case .goAway: .goAway
         case .windowUpdate: .windowUpdate
         case .priority, .priorityUpdate: .priority

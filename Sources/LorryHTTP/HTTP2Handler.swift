@@ -16,23 +16,23 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
 
     let settings: ConnectionSettings
     let peer: ConnectionPeer
-    private let upgrade: Upgrade?
-    private var session: HTTP2Session?
-    private let mailbox: Mailbox
-    private var context: ChannelHandlerContext?
-    private var running: [Int32: RunningRequest] = [:]
+    let upgrade: Upgrade?
+    var session: HTTP2Session?
+    let mailbox: Mailbox
+    var context: ChannelHandlerContext?
+    var running: [Int32: RunningRequest] = [:]
     /// Tasks that have not ended, those of closed streams included.
-    private var taskCount = 0
-    private var isDraining = false
-    private var isFlushing = false
+    var taskCount = 0
+    var isDraining = false
+    var isFlushing = false
     /// The client's fault ends the connection: GOAWAY goes out and nothing more is read.
-    private var isCutOff = false
-    private var isLingering = false
+    var isCutOff = false
+    var isLingering = false
     /// The frame that the client was inside when this was last looked at, and since when.
-    private var unfinishedFrame: (ordinal: Int, since: NIODeadline)?
-    private var idleSince = NIODeadline.now()
-    private var unwritableSince: NIODeadline?
-    private var ticker: RepeatedTask?
+    var unfinishedFrame: (ordinal: Int, since: NIODeadline)?
+    var idleSince = NIODeadline.now()
+    var unwritableSince: NIODeadline?
+    var ticker: RepeatedTask?
 
     init(
         settings: ConnectionSettings, peer: ConnectionPeer, eventLoop: any EventLoop,
@@ -118,12 +118,12 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         close(because: error)
     }
 
-    private func close(because error: any Error) {
+    func close(because error: any Error) {
         note(error)
         context?.close(promise: nil)
     }
 
-    private func note(_ error: any Error) {
+    func note(_ error: any Error) {
         settings.logger.debug(
             "connection ended",
             metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
@@ -131,7 +131,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
 
     /// Leaves the client half a second to read why it was cut off, and reads nothing of it: closing
     /// at once could destroy the GOAWAY on its way (RFC 9112 §9.6 tells how).
-    private func linger() {
+    func linger() {
         guard let context, !isLingering else { return }
         isLingering = true
         abandonAll()
@@ -143,7 +143,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         }
     }
 
-    private func abandonAll() {
+    func abandonAll() {
         for request in running.values {
             settings.metrics.reset(.disconnect)
             request.abandon()
@@ -152,7 +152,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     }
 
     /// The connection is gone: so are its requests.
-    private func end() {
+    func end() {
         guard context != nil else { return }
         context = nil
         ticker?.cancel()
@@ -164,12 +164,12 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
 
     // MARK: from the client
 
-    private func handleEvents() {
+    func handleEvents() {
         guard let session else { return }
         for event in session.takeEvents() { handle(event, session) }
     }
 
-    private func handle(_ event: HTTP2Event, _ session: HTTP2Session) {
+    func handle(_ event: HTTP2Event, _ session: HTTP2Session) {
         switch event {
         case .head(let stream, let head, let endOfStream):
             guard let request = head.request else {
@@ -220,13 +220,13 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     }
 
     @discardableResult
-    private func finish(_ stream: Int32) -> RunningRequest? {
+    func finish(_ stream: Int32) -> RunningRequest? {
         let request = running.removeValue(forKey: stream)
         if running.isEmpty { idleSince = .now() }
         return request
     }
 
-    private func begin(_ request: HTTPRequest, stream: Int32, endOfStream: Bool) {
+    func begin(_ request: HTTPRequest, stream: Int32, endOfStream: Bool) {
         guard let session else { return }
         // A client may send it again elsewhere (RFC 9113 §8.7).
         guard !isDraining else {
@@ -264,7 +264,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             isReceived: endOfStream)
     }
 
-    private func makeExchange(
+    func makeExchange(
         _ request: HTTPRequest, stream: Int32, hasBody: Bool, limit: Int
     ) -> Exchange {
         let mailbox = mailbox
@@ -281,7 +281,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             gate: OutboundGate(settings.limits), mailbox: mailbox)
     }
 
-    private func refuse(
+    func refuse(
         _ stream: Int32, _ status: HTTPResponse.Status, _ message: String, _ reason: Refusal,
         isHead: Bool = false
     ) {
@@ -291,97 +291,10 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         send(head, isHead ? ByteBuffer() : body, stream: stream)
     }
 
-    // MARK: from the tasks
-
-    func carryOut(_ commands: [(request: Int, command: ResponseCommand)]) {
-        for (request, command) in commands { carryOut(command, stream: Int32(request)) }
-        flush()
-    }
-
-    private func carryOut(_ command: ResponseCommand, stream: Int32) {
-        guard let session else { return }
-        if case .taskEnded = command { taskCount -= 1 }
-        guard running[stream] != nil, !hold(command, stream: stream) else { return }
-        switch command {
-        case .whole(let head, let body): send(head, body, stream: stream)
-        case .head(let head):
-            submit(head, stream: stream, endOfStream: false)
-        case .body(let bytes):
-            session.appendBody(bytes, stream: stream)
-        case .end(let trailers): session.finishBody(stream: stream, trailers: trailers)
-        case .abort:
-            settings.metrics.reset(.handler)
-            session.reset(stream: stream, code: .internalError)
-        case .bodyWanted:
-            guard running[stream]?.expectsContinue == true,
-                running[stream]?.isReceived == false
-            else { return }
-            running[stream]?.expectsContinue = false
-            try? session.submitContinue(stream: stream)
-        case .consumed(let byteCount): session.consume(byteCount, stream: stream)
-        case .taskEnded: break
-        }
-    }
-
-    /// Keeps an answer back for a moment while the body is small and on its way: one that comes
-    /// before the body's end must be followed by RST_STREAM (RFC 9113 §8.1), of which some clients
-    /// make a failure, and a body of another length than announced is found out.
-    private func hold(_ command: ResponseCommand, stream: Int32) -> Bool {
-        switch command {
-        case .whole, .head, .body, .end: break
-        default: return false
-        }
-        if running[stream]?.held != nil {
-            running[stream]?.held?.append(command)
-            return true
-        }
-        guard let context, let request = running[stream], !request.isReceived,
-            !request.expectsContinue, case .whole = command,
-            let length = request.exchange.request.headerFields[.contentLength].flatMap({ Int($0) }),
-            length <= Self.smallBodyByteCount
-        else { return false }
-        running[stream]?.held = [command]
-        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
-        context.eventLoop.scheduleTask(in: .milliseconds(50)) {
-            bound.value.release(stream)
-            bound.value.flush()
-        }
-        return true
-    }
-
-    private static let smallBodyByteCount = 64 * 1024
-
-    private func release(_ stream: Int32) {
-        guard let held = running[stream]?.held else { return }
-        running[stream]?.held = nil
-        // Whatever of the body still comes is not waited for again.
-        running[stream]?.isReceived = true
-        for command in held { carryOut(command, stream: stream) }
-    }
-
-    private func send(_ head: HTTPResponse, _ body: ByteBuffer, stream: Int32) {
-        let isEmpty = body.readableBytes == 0
-        submit(head, stream: stream, endOfStream: isEmpty)
-        guard !isEmpty else { return }
-        session?.appendBody(body, stream: stream)
-        session?.finishBody(stream: stream)
-    }
-
-    private func submit(_ head: HTTPResponse, stream: Int32, endOfStream: Bool) {
-        // A client that heard the final answer needs no permission to send a body.
-        running[stream]?.expectsContinue = false
-        do {
-            try session?.submitResponse(head, stream: stream, endOfStream: endOfStream)
-        } catch {
-            settings.logger.debug("response refused", metadata: ["error": "\(error)"])
-            session?.reset(stream: stream, code: .internalError)
-        }
-    }
-
     // MARK: to the socket
 
     /// Sends what the session has, as long as the socket takes it.
-    private func flush() {
+    func flush() {
         guard !isFlushing, let context else { return }
         isFlushing = true
         defer { isFlushing = false }
@@ -404,79 +317,6 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         } else if session.queuedFrameCount > 4 * settings.limits.concurrentStreamCount + 1000 {
             settings.metrics.refused(.flood)
             context.close(promise: nil)
-        }
-    }
-
-    // MARK: time
-
-    private func look(elapsed: TimeAmount) {
-        guard let session, let context, !isLingering else { return }
-        let now = NIODeadline.now()
-        if let unwritableSince,
-            now - unwritableSince > TimeAmount(settings.limits.responseStallTimeout)
-        {
-            settings.metrics.refused(.responseStalled)
-            return context.close(promise: nil)
-        }
-        if running.isEmpty {
-            if now - idleSince > TimeAmount(settings.limits.idleTimeout) {
-                settings.metrics.refused(.idle)
-                session.terminate(code: .noError)
-            }
-        }
-        lookAtUnfinishedFrame(session, now: now)
-        for stream in Array(running.keys) { look(at: stream, elapsed: elapsed, now: now) }
-        flush()
-    }
-
-    /// A header block or a frame other than DATA may take no longer than an HTTP/1.1 head.
-    private func lookAtUnfinishedFrame(_ session: HTTP2Session, now: NIODeadline) {
-        let progress = session.frameProgress
-        guard progress.isInside else {
-            unfinishedFrame = nil
-            return
-        }
-        guard let unfinishedFrame, unfinishedFrame.ordinal == progress.count else {
-            unfinishedFrame = (progress.count, now)
-            return
-        }
-        guard now - unfinishedFrame.since > TimeAmount(settings.limits.headerTimeout) else {
-            return
-        }
-        settings.metrics.refused(.headerTimeout)
-        isCutOff = true
-        session.terminate(code: .enhanceYourCalm)
-    }
-
-    private func look(at stream: Int32, elapsed: TimeAmount, now: NIODeadline) {
-        guard var request = running[stream] else { return }
-        if request.isStalled(at: now, limits: settings.limits) {
-            settings.metrics.refused(.responseStalled)
-            settings.metrics.reset(.stalled)
-            session?.reset(stream: stream, code: .cancel)
-            return
-        }
-        guard !request.isReceived, let body = request.exchange.body else { return }
-        let isFastEnough = request.pace.elapsed(
-            elapsed, isHungry: body.isHungry, limits: settings.limits)
-        running[stream] = request
-        if !isFastEnough {
-            settings.metrics.refused(.bodyTimeout)
-            body.fail(HTTPError(.requestTimeout, message: "The request body came too slowly"))
-        }
-    }
-
-    /// Two steps (RFC 9113 §6.8): say that the end is near, then, when the client has read that,
-    /// refuse what it begins later.
-    private func drain(_ context: ChannelHandlerContext) {
-        guard !isDraining, let session else { return }
-        isDraining = true
-        session.announceShutdown()
-        flush()
-        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
-        context.eventLoop.scheduleTask(in: .seconds(1)) {
-            bound.value.session?.refuseNewStreams()
-            bound.value.flush()
         }
     }
 }
