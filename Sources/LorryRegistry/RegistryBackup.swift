@@ -1,6 +1,7 @@
 import Crypto
 import Foundation
 import LorryModel
+import Synchronization
 
 /// What a backup says of itself, in its last file.
 package struct BackupManifest: Codable, Equatable {
@@ -48,6 +49,7 @@ public actor RegistryBackup {
 
     private let core: RegistryCore
     private let writer: RegistryWriter
+    private let slot: BackupSlot
     private let actorName: String
     private let folder: String
     private let database: StoredFile
@@ -65,9 +67,10 @@ public actor RegistryBackup {
 
     /// The caller has made the folder with the database's copy, and counted a lease of each version.
     init(
-        _ core: RegistryCore, _ writer: RegistryWriter, actor: String, folder: String,
-        versions: [StoredVersion]
+        _ core: RegistryCore, _ writer: RegistryWriter, _ slot: BackupSlot, actor: String,
+        folder: String, versions: [StoredVersion]
     ) throws {
+        self.slot = slot
         self.core = core
         self.writer = writer
         actorName = actor
@@ -177,16 +180,40 @@ public actor RegistryBackup {
     }
 }
 
+/// A place among the backups that may be open at once: each has a copy of the database on disk.
+final class BackupSlot: Sendable {
+    static let maxCount = 4
+    private let core: RegistryCore
+
+    /// - Throws: `busy` if all are taken.
+    init(_ core: RegistryCore) throws(RegistryError) {
+        // Counted here and given back by deinit, also where it turns out to be one too many.
+        self.core = core
+        let count = core.openBackupCount.withLock { count in
+            count += 1
+            return count
+        }
+        guard count <= Self.maxCount else {
+            throw RegistryError(
+                .busy, "\(Self.maxCount) backups are under way already; try again later")
+        }
+    }
+
+    deinit { core.openBackupCount.withLock { $0 -= 1 } }
+}
+
 extension AdapterRegistry {
     /// Takes a snapshot of the whole state directory; reading it may take as long as it likes.
     ///
     /// The audit log notes it, and the snapshot holds that note.
-    /// - Throws: `storage` or `full` if the database cannot be copied.
+    /// - Throws: `busy` if too much is under way, `storage` or `full` if the database cannot be
+    ///   copied.
     public func makeBackup(actor: String) async throws(RegistryError) -> RegistryBackup {
+        let slot = try BackupSlot(core)
         let (folder, versions) = try await writer.snapshot(actor: actor)
         do {
             return try RegistryBackup(
-                core, writer, actor: actor, folder: folder, versions: versions)
+                core, writer, slot, actor: actor, folder: folder, versions: versions)
         } catch {
             for version in versions { core.release(version.id) }
             try? core.files.removeTree(folder)

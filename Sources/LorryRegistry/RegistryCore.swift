@@ -14,6 +14,7 @@ final class RegistryCore: Sendable {
     let changes = QueueExecutor(label: "lorry.registry.changes")
     let feed = EventFeed()
     let openUploads = Mutex(OpenUploads())
+    let openBackupCount = Mutex(0)
     /// Guards names, versions and lease counts; held for lookups, never for I/O.
     private let contents: Mutex<RegistryContents>
 
@@ -27,17 +28,19 @@ final class RegistryCore: Sendable {
         self.log = log
         let state = try StateDirectory(path: directory, files: files)
         self.state = state
-        let database = try files.status(of: state.database)
-        // SQLite takes an empty file for a new database.
-        if database == nil || database?.byteCount == 0, try !Self.storeIsEmpty(state, files) {
+        let isStoreEmpty = try Self.storeIsEmpty(state, files)
+        let found = try files.status(of: state.database)
+        // SQLite takes an empty file for a new database, and removes its log.
+        if found == nil || found?.byteCount == 0, !isStoreEmpty {
             throw RegistryError(
                 .damaged,
-                "\(state.database) is \(database == nil ? "missing" : "empty") although \(state.store) holds adapters; put back a "
-                    + "backup of the state directory, or move the whole directory away")
+                "\(state.database) is \(found == nil ? "missing" : "empty") although "
+                    + "\(state.store) holds adapters; put back a backup of the state directory, or "
+                    + "move the whole directory away")
         }
-        self.database = try RegistryDatabase(path: state.database)
+        database = try RegistryDatabase(path: state.database, mayBeNew: isStoreEmpty)
         try files.syncDirectory(directory)
-        contents = Mutex(try self.database.load())
+        contents = Mutex(try database.load())
         try state.noteDatabase()
         try sweep()
     }
@@ -92,8 +95,8 @@ final class RegistryCore: Sendable {
     }
 
     private static func storeIsEmpty(_ state: StateDirectory, _ files: FileLayer) throws -> Bool {
-        try files.children(of: state.store).allSatisfy {
-            try files.children(of: state.store + "/" + $0).isEmpty
+        try files.children(of: state.store).map { state.store + "/" + $0 }.allSatisfy {
+            try files.kind(of: $0) != .directory || files.children(of: $0).isEmpty
         }
     }
 }

@@ -14,8 +14,9 @@ final class RegistryDatabase: Sendable {
     private let hasUncertainCommit = Atomic(false)
 
     /// Opens or creates the database and brings its schema up to date.
+    /// - Parameter mayBeNew: false where there are adapters, which a new one would not name.
     /// - Throws: `damaged` if it is no intact registry, `unsupported` if a newer Lorry wrote it.
-    init(path: String) throws {
+    init(path: String, mayBeNew: Bool) throws {
         self.path = path
         var configuration = Configuration()
         configuration.label = "lorry.registry.database"
@@ -26,7 +27,7 @@ final class RegistryDatabase: Sendable {
             try pool.writeWithoutTransaction { db in
                 // GRDB chooses NORMAL, which may lose the last commits when the power fails.
                 try db.execute(sql: "PRAGMA synchronous = FULL")
-                try Self.checkOrigin(db, path)
+                try Self.checkOrigin(db, path, mayBeNew: mayBeNew)
                 if let problem = try Self.problems(db, limit: 1).first {
                     throw Self.damaged(path, problem)
                 }
@@ -103,7 +104,7 @@ final class RegistryDatabase: Sendable {
     /// log, and a crash before the next commit, which writes over them, would bring them back:
     /// `mayComeBack` says so.
     func commit(_ changes: [RegistryChange]) throws -> [RegistryEvent] {
-        try commit { db in
+        try transaction { db in
             let events = try changes.map { try Self.write($0, db) }
             for version in Set(changes.flatMap(\.released)) {
                 try db.execute(
@@ -118,12 +119,13 @@ final class RegistryDatabase: Sendable {
 
     /// Writes an audit entry that changes nothing.
     func note(_ audit: RegistryChange.Audit, _ key: AdapterKey) throws -> RegistryEvent {
-        try commit { try Self.write(audit, key, $0) }
+        try transaction { try Self.write(audit, key, $0) }
     }
 
     var mayComeBack: Bool { hasUncertainCommit.load(ordering: .relaxed) }
 
-    private func commit<Result>(_ body: (Database) throws -> Result) throws -> Result {
+    /// Runs `body` in one transaction; what it wrote is on disk when this returns.
+    func transaction<Result>(_ body: (Database) throws -> Result) throws -> Result {
         do {
             let result = try pool.write(body)
             hasUncertainCommit.store(false, ordering: .relaxed)
@@ -244,11 +246,6 @@ final class RegistryDatabase: Sendable {
 
 /// For the tables that other files read and write.
 extension RegistryDatabase {
-    /// Runs `body` in one transaction; what it wrote is on disk when this returns.
-    func transaction<Result>(_ body: (Database) throws -> Result) throws -> Result {
-        do { return try pool.write(body) } catch { throw Self.translated(error, path) }
-    }
-
     func reading<Result: Sendable>(
         _ body: @escaping @Sendable (Database) throws -> Result
     ) async throws -> Result {

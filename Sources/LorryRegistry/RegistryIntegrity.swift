@@ -4,12 +4,16 @@ import LorryModel
 
 /// What may be wrong with a database that SQLite opens.
 extension RegistryDatabase {
-    static func checkOrigin(_ db: Database, _ path: String) throws {
+    /// A new database is empty, or has the migrator's own table: that is made by a commit before
+    /// the first migration's.
+    static func checkOrigin(_ db: Database, _ path: String, mayBeNew: Bool) throws {
         let id = try Int.fetchOne(db, sql: "PRAGMA application_id")
-        let tableCount = try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_master")
-        guard id == applicationID || (id == 0 && tableCount == 0) else {
-            throw RegistryError(.damaged, "\(path) is not a registry of Lorry")
+        if id == applicationID { return }
+        let tables = try Set(String.fetchAll(db, sql: "SELECT tbl_name FROM sqlite_master"))
+        guard id == 0, tables.isSubset(of: ["grdb_migrations"]) else {
+            throw damaged(path, "it is not a registry of Lorry")
         }
+        guard mayBeNew else { throw damaged(path, "it is empty although there are adapters") }
     }
 
     /// What SQLite finds wrong: pages, tables against their indexes, and rows that refer to none.
@@ -35,7 +39,7 @@ extension RegistryDatabase {
             let file = try DatabaseQueue(path: path, configuration: configuration)
             defer { try? file.close() }
             let problems = try file.read { db in
-                try checkOrigin(db, path)
+                try checkOrigin(db, path, mayBeNew: true)
                 return try Self.problems(db, limit: 100)
             }
             let copy = try DatabaseQueue()

@@ -138,7 +138,7 @@ public final class StateRestore {
 
     /// The archive must hold what the rows say, no less and no more.
     private func checkRows(missing: Set<AdapterVersionID>) throws {
-        let database = try RegistryDatabase(path: state.database)
+        let database = try RegistryDatabase(path: state.database, mayBeNew: reader.versions.isEmpty)
         defer { database.close() }
         let rows = try database.load().versions
         for (id, row) in rows where !missing.contains(id) {

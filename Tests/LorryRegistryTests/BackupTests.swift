@@ -113,6 +113,11 @@ struct BackupTests {
         }
         #expect(registry.leaseCount == 0)
         #expect(stagedNames(state).isEmpty)
+        var open: [RegistryBackup] = []
+        for _ in 0..<4 { open.append(try await registry.makeBackup(actor: "x")) }
+        #expect(await kind { _ = try await registry.makeBackup(actor: "x") } == .busy)
+        open.removeLast()
+        _ = try await registry.makeBackup(actor: "x")
     }
 
     /// The audit log tells which names there were at each moment.

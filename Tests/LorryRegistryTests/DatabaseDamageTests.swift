@@ -125,6 +125,22 @@ struct DatabaseDamageTests {
         #expect(try opened.weights("a") == "weights one")
     }
 
+    /// As a kill between the migrator's own commit and the first migration's leaves it.
+    @Test func goesOnWithADatabaseThatWasJustMade() async throws {
+        try FileManager.default.createDirectory(at: state, withIntermediateDirectories: true)
+        let queue = try DatabaseQueue(path: database(state).path)
+        let table = "CREATE TABLE grdb_migrations (identifier TEXT NOT NULL PRIMARY KEY)"
+        try await queue.write { try $0.execute(sql: table) }
+        try queue.close()
+        let new = try Data(contentsOf: database(state))
+        let registry = try openRegistry(state)
+        try await registry.add("a")
+        await registry.close()
+        // In place of one that names adapters it is not taken.
+        try new.write(to: database(state))
+        await expectRefused("although there are adapters")
+    }
+
     @Test func refusesTablesThatAreGone() async throws {
         try await seed()
         let queue = try DatabaseQueue(path: database(state).path)

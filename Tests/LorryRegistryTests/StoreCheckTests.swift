@@ -87,6 +87,21 @@ struct StoreCheckTests {
         #expect(try await registry.check(actor: "x").isEmpty)
     }
 
+    /// What loads do not compare with checksums: a tokenizer that was altered, or that nobody sent.
+    @Test func findsAlteredTexts() async throws {
+        let registry = try openRegistry(state)
+        let template = [("chat_template.jinja", Array("{{ messages }}".utf8))]
+        try await registry.add("a", adapterFiles() + template)
+        try await registry.add("b", adapterFiles("two"))
+        let (a, b) = (try registry.acquire("a"), try registry.acquire("b"))
+        #expect(a.textProblem() == nil && b.textProblem() == nil)
+        try Data("{{ messagez }}".utf8).write(
+            to: a.directory.appendingPathComponent("chat_template.jinja"))
+        try Data("{}".utf8).write(to: b.directory.appendingPathComponent("tokenizer.json"))
+        #expect(a.textProblem()?.contains("chat_template.jinja has other bytes") == true)
+        #expect(b.textProblem()?.contains("'tokenizer.json' does not belong") == true)
+    }
+
     @Test func rollsBackFromDamageButNotIntoIt() async throws {
         let registry = try openRegistry(state)
         let one = try await registry.add("a").record.version

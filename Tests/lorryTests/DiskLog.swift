@@ -80,7 +80,7 @@ final class DiskLog: Sendable {
     }
 
     /// - Parameters:
-    ///   - part: only of paths with this in it.
+    ///   - part: only of paths with this in it, or that end so where it ends in a dollar sign.
     ///   - count: how many pass before the first that fails; all after it fail too.
     func fail(
         _ operations: Operations, with code: Int32, in part: String = "", after count: Int32 = 0

@@ -119,6 +119,39 @@ extension EndToEndTests {
             }
         }
 
+        /// The database's file takes no checkpoint, so that its log grows; changes go on and stay.
+        @Test func checkpointsThatFailLoseNothing() async throws {
+            let state = try ScratchFolder()
+            let log = try DiskLog(root: state.url)
+            var options = LorryServer.Options()
+            options.state = state
+            options.environment = log.environment
+            let server = try await LorryServer.start(options, state: state)
+            for (part, operations) in [("write", DiskLog.Operations.write), ("sync", .sync)] {
+                try log.fail(operations, with: ENOSPC, in: "registry.sqlite$")
+                var count = 0
+                while try log.failedCount == 0, count < 2000 {
+                    for action in ["pin", "unpin"] {
+                        let path = "/admin/adapters/pirate/\(action)"
+                        let reply = try await server.client.send(.POST, path)
+                        #expect(reply.status == 200, "\(reply.text)")
+                    }
+                    count += 2
+                }
+                #expect(try log.failedCount > 0, "no checkpoint was tried: \(part)")
+            }
+            #expect(try await server.client.send(.POST, "/admin/adapters/shout/pin").status == 200)
+            await server.kill()
+            try log.failNothing()
+            try await expectSound(state)
+            try await LorryServer.run(options) { server in
+                let record = try await server.client.get("/admin/adapters/shout")
+                #expect(record.text.contains(#""pinned":true"#))
+                let other = try await server.client.get("/admin/adapters/pirate")
+                #expect(other.text.contains(#""pinned":false"#))
+            }
+        }
+
         private func expectSound(_ state: ScratchFolder) async throws {
             let check = try await LorryProcess.result(["state", "check", "--state-dir", state.path])
             #expect(check.ending == .exit(0), "\(check.output)")

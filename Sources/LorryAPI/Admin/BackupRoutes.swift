@@ -28,7 +28,10 @@ extension APIServices {
                     if !bytes.isEmpty { try await writer.write(ByteBuffer(bytes: bytes)) }
                 }
             } catch {
-                logger.error("backup ended early", metadata: ["error": "\(error)"])
+                // Else the client has gone away.
+                if error is RegistryError {
+                    logger.error("backup ended early", metadata: ["error": "\(error)"])
+                }
                 throw error
             }
             try await writer.finish(nil)

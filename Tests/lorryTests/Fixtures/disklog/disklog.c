@@ -50,7 +50,7 @@ struct fault {
     _Atomic int32_t error;      // errno
     _Atomic int32_t countdown;  // calls that pass before the first that fails
     _Atomic int32_t failed;     // calls that have failed
-    char part[64];              // only paths that contain it
+    char part[64];              // only paths that contain it, or end in it where it ends in $
 };
 
 enum { max_descriptor = 65536 };
@@ -104,10 +104,17 @@ static void note(enum op op, int first, int64_t second, const char *path, const 
     errno = saved;
 }
 
+static int concerns(const char *part, const char *path) {
+    size_t length = strlen(part), whole = strlen(path);
+    if (length == 0 || part[length - 1] != '$') return strstr(path, part) != NULL;
+    length -= 1;
+    return whole >= length && strncmp(path + whole - length, part, length) == 0;
+}
+
 // Whether a call shall fail; errno is set then.
 static int fails(enum op op, const char *path) {
     if (!fault || !path || !(atomic_load(&fault->ops) & (1 << op))) return 0;
-    if (fault->part[0] && !strstr(path, fault->part)) return 0;
+    if (!concerns(fault->part, path)) return 0;
     if (atomic_fetch_sub(&fault->countdown, 1) > 0) return 0;
     atomic_fetch_add(&fault->failed, 1);
     errno = atomic_load(&fault->error);
