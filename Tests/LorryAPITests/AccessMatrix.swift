@@ -44,6 +44,11 @@ extension AccessMatrixTests {
         /// What a caller gets who may call it, but not on this adapter.
         let refusal: Int
 
+        /// Takes an adapter away.
+        var removes: Bool {
+            route.contains("unload") || route.hasPrefix("DELETE /admin/adapters")
+        }
+
         /// As it is registered.
         var path: String { route.replacing("nick-", with: "") }
 

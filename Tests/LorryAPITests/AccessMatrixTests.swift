@@ -122,6 +122,12 @@ import Testing
             guard !allowed.isEmpty else { continue }
             var server = try await server()
             for adapter in allowed {
+                if row.removes {
+                    // What an alias stands for is not removed.
+                    try await server.registry.removeAlias(
+                        name: "nick-\(adapter)", tenant: try #require(Self.adapters[adapter]),
+                        actor: "test")
+                }
                 try await check(server, row, caller, adapter)
                 // What was added to the tenant stands in its next answer.
                 if case .fresh = row.target { server = try await self.server() }
@@ -235,10 +241,17 @@ import Testing
             let served = try await send(serving, row, everyone, "blue-listed").status
             let isOnServing = row.role == nil || row.role == .inference
             let expected = everyone.status(row, "blue-listed")
-            #expect(served == (isOnServing ? expected : 404), "\(row.route)")
+            let missing = { (listener: Listener) in
+                // Another method of the path may be there.
+                let path = row.path.split(separator: " ")[1]
+                return paths(listener).contains { $0.hasSuffix(" \(path)") } ? 405 : 404
+            }
+            #expect(served == (isOnServing ? expected : missing(.serving)), "\(row.route)")
             if row.changes { continue }
             let administered = try await send(administration, row, everyone, "blue-listed").status
-            #expect(administered == (row.role == .inference ? 404 : expected), "\(row.route)")
+            let isInference = row.role == .inference
+            #expect(
+                administered == (isInference ? missing(.administration) : expected), "\(row.route)")
         }
     }
 }

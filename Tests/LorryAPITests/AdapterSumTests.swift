@@ -101,7 +101,7 @@ import Testing
         for (lora, name) in [
             (#"[{"name": "alpha"}, {"name": "nobody", "scale": 0}]"#, "nobody"),
             (#"[{"name": "alpha"}, {"name": "beta"}]"#, "beta"),
-            (#"[{"name": "alpha"}, {"id": 1}]"#, "lora[1]"),
+            (#"[{"name": "alpha"}, {"id": 1}]"#, "lora[1].id = 1"),
         ] {
             let answer = try await server.post(
                 "/v1/completions", "{\"prompt\": \"a\", \"lora\": \(lora)}", key: "key-of-blue")
