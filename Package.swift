@@ -68,6 +68,9 @@ var targets: [Target] = [
     .target(
         name: "CAllocationCounter", path: "Tests/CAllocationCounter",
         cSettings: [.treatAllWarnings(as: .error)]),
+    .target(
+        name: "RawTraffic", dependencies: nio, path: "Tests/RawTraffic",
+        swiftSettings: lorrySettings),
     .executableTarget(
         name: "lorry",
         dependencies: [
@@ -80,7 +83,7 @@ var targets: [Target] = [
     ),
     .testTarget(
         name: "lorryTests",
-        dependencies: ["lorry"] + nio,
+        dependencies: ["lorry", "RawTraffic"] + nio,
         exclude: ["Fixtures"],
         swiftSettings: lorrySettings
     ),
@@ -107,7 +110,10 @@ targets += library(
 targets += library(
     "LorryHTTP",
     ["CNghttp2", "CZlib", hummingbird, httpTypes, lifecycle, logging, metrics] + nio,
-    testDependencies: [hummingbird, httpTypes, lifecycle, logging, metrics] + nio)
+    testDependencies: [
+        "RawTraffic", hummingbird, httpTypes, lifecycle, logging, metrics,
+        .product(name: "MetricsTestKit", package: "swift-metrics"),
+    ] + nio)
 targets += library(
     "LorryAPI",
     [

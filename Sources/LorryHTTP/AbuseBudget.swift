@@ -32,19 +32,36 @@ package struct TokenBucket: Sendable {
 
 /// What one HTTP/2 connection may still do that costs the server more than the client.
 ///
-/// nghttp2 bounds client resets and CONTINUATION frames; the rest is the application's job:
-/// resets that the server is made to send (CVE-2025-8671), and floods of PING, SETTINGS, empty
-/// DATA, PRIORITY and WINDOW_UPDATE frames (CVE-2019-9512, -9515, -9518, -9513, -9511).
+/// nghttp2 bounds a part of it; the rest is the application's job: resets that the server is made to
+/// send (CVE-2025-8671) or gets (CVE-2023-44487), CONTINUATION (CVE-2024-27316), floods of PING,
+/// SETTINGS, empty DATA, PRIORITY and WINDOW_UPDATE frames (CVE-2019-9512, -9515, -9518, -9513,
+/// -9511), and frames that it ignores without counting them.
 public struct AbuseBudget: Sendable {
     /// What a peer can send too much of.
     public enum Kind: String, Sendable, CaseIterable {
+        /// RST_STREAM of the client.
         case clientReset = "client_reset"
+        /// RST_STREAM that the server has to send because of what the client did, refused streams
+        /// included.
         case serverReset = "server_reset"
-        case ping
-        case settings
+        case ping, settings
+        /// PING with ACK; who answers ours has no need of more.
+        case acknowledgement
+        /// DATA without content that does not end its stream, padding or not.
         case emptyData = "empty_data"
+        /// PRIORITY and PRIORITY_UPDATE.
         case priority
+        case unknownFrame = "unknown_frame"
         case windowUpdate = "window_update"
+        /// Windows so small that a DATA frame carries next to nothing.
+        case tinyWindow = "tiny_window"
+        case goAway = "goaway"
+        /// CONTINUATION beyond what one header block may have.
+        case continuation
+        /// Heads over their bounds, compressed or not.
+        case oversizedHead = "oversized_head"
+        /// DATA and HEADERS of streams that the server has closed.
+        case closedStream = "closed_stream"
     }
 
     public struct Allowance: Sendable {
@@ -58,25 +75,28 @@ public struct AbuseBudget: Sendable {
 
     /// Defaults are far above what browsers, curl and HTTP libraries send.
     public struct Allowances: Sendable {
-        public var clientReset = Allowance(burst: 500, perSecond: 50)
-        public var serverReset = Allowance(burst: 100, perSecond: 10)
-        public var ping = Allowance(burst: 200, perSecond: 10)
-        public var settings = Allowance(burst: 32, perSecond: 1)
-        public var emptyData = Allowance(burst: 100, perSecond: 10)
-        public var priority = Allowance(burst: 500, perSecond: 50)
-        public var windowUpdate = Allowance(burst: 4000, perSecond: 1000)
+        private var values: [Kind: Allowance] = [
+            .clientReset: Allowance(burst: 500, perSecond: 50),
+            .serverReset: Allowance(burst: 100, perSecond: 10),
+            .ping: Allowance(burst: 200, perSecond: 10),
+            .settings: Allowance(burst: 32, perSecond: 1),
+            .acknowledgement: Allowance(burst: 200, perSecond: 10),
+            .emptyData: Allowance(burst: 100, perSecond: 10),
+            .priority: Allowance(burst: 500, perSecond: 50),
+            .unknownFrame: Allowance(burst: 500, perSecond: 50),
+            .windowUpdate: Allowance(burst: 4000, perSecond: 1000),
+            .tinyWindow: Allowance(burst: 500, perSecond: 10),
+            .goAway: Allowance(burst: 8, perSecond: 1),
+            .continuation: Allowance(burst: 0, perSecond: 0),
+            .oversizedHead: Allowance(burst: 20, perSecond: 1),
+            // What may be under way when the server closes a stream: a whole window of small frames.
+            .closedStream: Allowance(burst: 2000, perSecond: 200),
+        ]
         public init() {}
 
-        subscript(kind: Kind) -> Allowance {
-            switch kind {
-            case .clientReset: clientReset
-            case .serverReset: serverReset
-            case .ping: ping
-            case .settings: settings
-            case .emptyData: emptyData
-            case .priority: priority
-            case .windowUpdate: windowUpdate
-            }
+        public subscript(kind: Kind) -> Allowance {
+            get { values[kind] ?? Allowance(burst: 0, perSecond: 0) }
+            set { values[kind] = newValue }
         }
     }
 
@@ -96,5 +116,11 @@ public struct AbuseBudget: Sendable {
     package mutating func creditSentData() {
         buckets[.windowUpdate]?.add(4)
         buckets[.ping]?.add(1)
+    }
+
+    /// A request came: its client may say how urgent it is, and grease (RFC 8701) goes with it.
+    package mutating func creditRequest() {
+        buckets[.priority]?.add(2)
+        buckets[.unknownFrame]?.add(2)
     }
 }

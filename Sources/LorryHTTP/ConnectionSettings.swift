@@ -1,4 +1,5 @@
 import HTTPTypes
+import Hummingbird
 import Logging
 import NIOCore
 
@@ -38,6 +39,8 @@ struct RunningRequest {
     var expectsContinue = false
     /// The client has sent all of it.
     var isReceived: Bool
+    /// HTTP/2: the answer, while the small rest of the body is waited for (see `HTTP2Handler.hold`).
+    var held: [ResponseCommand]?
 
     /// Ends the request because its client is gone.
     func abandon() {
@@ -45,7 +48,14 @@ struct RunningRequest {
         task.cancel()
     }
 
-    /// Whether the client has taken nothing of what waits for it for too long.
+    /// Ends the wait for a body that shutdown leaves no time for.
+    func failUnfinishedBody() {
+        guard !isReceived else { return }
+        exchange.body?.fail(
+            HTTPError(.serviceUnavailable, message: "The server is shutting down"))
+    }
+
+    /// Whether the client has taken next to nothing of what waits for it for too long.
     func isStalled(at now: NIODeadline, limits: HTTPLimits) -> Bool {
         guard let stall = exchange.gate.stallTime(at: now) else { return false }
         return stall > TimeAmount(limits.responseStallTimeout)

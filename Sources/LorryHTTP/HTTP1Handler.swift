@@ -16,28 +16,29 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
 
     let settings: ConnectionSettings
     let peer: ConnectionPeer
-    private let mailbox: Mailbox
-    private var context: ChannelHandlerContext?
+    let mailbox: Mailbox
+    var context: ChannelHandlerContext?
 
-    private var current: RunningRequest?
-    private var response = ResponseState()
-    private var ordinal = 0
-    private var waiting = CircularBuffer<HTTPServerRequestPart>()
-    private var waitingHeadCount = 0
+    var current: RunningRequest?
+    var response = ResponseState()
+    var ordinal = 0
+    var waiting = CircularBuffer<HTTPServerRequestPart>()
+    var waitingHeadCount = 0
     /// Why nothing is served after the requests under way.
-    private var violation: HTTP1Rules.Violation?
-    private var upgrade: HTTP2Handler.Upgrade?
-    private var isReadWithheld = false
-    private var isInputClosed = false
-    private var isDraining = false
+    var violation: HTTP1Rules.Violation?
+    var upgrade: HTTP2Handler.Upgrade?
+    var isReadWithheld = false
+    var isInputClosed = false
+    var isDraining = false
     /// The last answer is out; what still comes is thrown away.
-    private var isLingering = false
-    private var idleSince = NIODeadline.now()
-    private var isFirstRequest = true
-    private var headBegan: NIODeadline?
-    private var ticker: RepeatedTask?
+    var isLingering = false
+    var idleSince = NIODeadline.now()
+    var isFirstRequest = true
+    var headBegan: NIODeadline?
+    var framing = HTTP1Framing()
+    var ticker: RepeatedTask?
 
-    private struct ResponseState {
+    struct ResponseState {
         var keepsAlive = true
         var version = HTTPVersion.http1_1
         var isHeadSent = false
@@ -71,7 +72,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         context.fireChannelInactive()
     }
 
-    private func end() {
+    func end() {
         guard context != nil else { return }
         context = nil
         ticker?.cancel()
@@ -85,23 +86,62 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         waiting = []
     }
 
-    /// Bytes arrived in front of the parser.
-    func noteBytes() {
-        if current == nil, headBegan == nil { headBegan = .now() }
+    /// Whether nothing of the next request has arrived.
+    var isBetweenRequests: Bool {
+        current == nil && waiting.isEmpty && headBegan == nil && !isLingering
+    }
+
+    /// Bytes arrive in front of the parser.
+    ///
+    /// - Returns: false when they are not to be parsed: more came that is no content than a client
+    ///   has a use for.
+    func noteBytes(_ byteCount: Int) -> Bool {
+        guard !isLingering, violation == nil else { return false }
+        if isBetweenRequests { headBegan = .now() }
+        guard framing.isWithin(settings.limits) else {
+            let violation = HTTP1Rules.Violation(
+                "The request has more framing than content", reason: .floodFraming)
+            if current == nil { refuse(violation) } else { endBody(violation) }
+            return false
+        }
+        if current?.isReceived != true { framing.arrived(byteCount) }
+        return true
+    }
+
+    /// What is wrong with the bytes of a request, seen before or by the parser.
+    func take(_ violation: HTTP1Rules.Violation) {
+        guard !isLingering else { return }
+        guard let current else { return refuse(violation) }
+        if current.isReceived { self.violation = violation } else { endBody(violation) }
+    }
+
+    /// The rest of the body cannot be read: its handler hears of it, and the connection ends.
+    func endBody(_ violation: HTTP1Rules.Violation) {
+        guard self.violation == nil else { return }
+        self.violation = violation
+        settings.metrics.refused(violation.reason)
+        current?.exchange.body?.fail(HTTPError(violation.status, message: violation.message))
+        response.keepsAlive = false
+    }
+
+    /// The client speaks another protocol; no answer of ours would tell it anything.
+    func refuseProtocol() {
+        settings.metrics.refused(.protocolError)
+        context?.close(promise: nil)
     }
 
     func read(context: ChannelHandlerContext) {
         if mayRead { context.read() } else { isReadWithheld = true }
     }
 
-    private var mayRead: Bool {
+    var mayRead: Bool {
         guard let current, !isLingering else { return true }
         guard !current.isReceived else { return false }
         return (current.exchange.body?.bufferedByteCount ?? 0)
             < settings.limits.responseBufferByteCount
     }
 
-    private func resumeReading() {
+    func resumeReading() {
         guard isReadWithheld, mayRead, let context else { return }
         isReadWithheld = false
         context.read()
@@ -126,13 +166,14 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         switch event {
         case is DrainEvent:
             isDraining = true
-            if current == nil, headBegan == nil { context.close(promise: nil) }
+            if isBetweenRequests { context.close(promise: nil) }
+        case is DrainDeadline: current?.failUnfinishedBody()
         case ChannelEvent.inputClosed: inputClosed(context)
         default: context.fireUserInboundEventTriggered(event)
         }
     }
 
-    private func inputClosed(_ context: ChannelHandlerContext) {
+    func inputClosed(_ context: ChannelHandlerContext) {
         isInputClosed = true
         guard let current, !isLingering else { return context.close(promise: nil) }
         response.keepsAlive = response.keepsAlive && !waiting.isEmpty
@@ -141,7 +182,8 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard !isLingering else { return }
+        // A parser that has failed complains of every further byte.
+        guard !isLingering, violation == nil else { return }
         guard let error = error as? HTTPParserError else {
             settings.logger.debug(
                 "connection ended",
@@ -161,22 +203,17 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         settings.logger.debug(
             "request refused",
             metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
-        guard let current else { return refuse(violation) }
-        self.violation = violation
-        if !current.isReceived {
-            settings.metrics.refused(violation.reason)
-            current.exchange.body?.fail(HTTPError(.badRequest, message: violation.message))
-            response.keepsAlive = false
-        }
+        take(violation)
     }
 
     // MARK: requests
 
-    private func take(_ part: HTTPServerRequestPart) {
+    func take(_ part: HTTPServerRequestPart) {
         switch part {
         case .head(let head): begin(head)
         case .body(let bytes):
             current?.pace.received(bytes.readableBytes)
+            framing.content(bytes.readableBytes)
             if current?.exchange.body?.push(bytes) == false {
                 settings.metrics.refused(.bodyTooLarge)
                 response.keepsAlive = false
@@ -188,11 +225,16 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         }
     }
 
-    private func begin(_ head: HTTPRequestHead) {
+    func begin(_ head: HTTPRequestHead) {
         headBegan = nil
         isFirstRequest = false
+        framing = HTTP1Framing()
         let judged: HTTP1Rules.Head
         do throws(HTTP1Rules.Violation) {
+            guard !isDraining else {
+                throw HTTP1Rules.Violation(
+                    "The server is shutting down", status: .serviceUnavailable, reason: .draining)
+            }
             judged = try HTTP1Rules.judge(head, isSecure: peer.isSecure, limits: settings.limits)
             let limit = settings.bodyLimit(of: judged.request)
             if let length = judged.contentLength, length > limit {
@@ -218,7 +260,7 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         if isInputClosed { task.cancel() }
     }
 
-    private func makeExchange(_ head: HTTP1Rules.Head) -> Exchange {
+    func makeExchange(_ head: HTTP1Rules.Head) -> Exchange {
         let mailbox = mailbox
         let id = ordinal
         let body =
@@ -230,10 +272,10 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
             : nil
         return Exchange(
             id: id, request: head.request, body: body,
-            gate: OutboundGate(capacity: settings.limits.responseBufferByteCount), mailbox: mailbox)
+            gate: OutboundGate(settings.limits), mailbox: mailbox)
     }
 
-    private func takeWaiting() {
+    func takeWaiting() {
         while current == nil, !isLingering, let part = waiting.popFirst() {
             if case .head = part { waitingHeadCount -= 1 }
             take(part)
@@ -244,140 +286,13 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
         }
         guard current == nil, !isLingering else { return }
         if let violation { return refuse(violation) }
-        if isInputClosed || (isDraining && headBegan == nil) { context?.close(promise: nil) }
-    }
-
-    // MARK: responses
-
-    func carryOut(_ commands: [(request: Int, command: ResponseCommand)]) {
-        for (request, command) in commands where request == ordinal && current != nil {
-            carryOut(command)
-        }
-        context?.flush()
-    }
-
-    private func carryOut(_ command: ResponseCommand) {
-        guard let context, let exchange = current?.exchange else { return }
-        switch command {
-        case .whole(let head, let body):
-            writeHead(head)
-            if body.readableBytes > 0 { write(body, exchange) }
-            finishResponse(trailers: nil, isBodyless: exchange.request.method == .head)
-        case .head(let head): writeHead(head)
-        case .body(let bytes): write(bytes, exchange)
-        case .end(let trailers): finishResponse(trailers: trailers, isBodyless: false)
-        case .abort:
-            settings.metrics.reset(.handler)
-            // What was written before the failure may go; the missing end tells of it.
-            context.flush()
-            context.close(promise: nil)
-        case .bodyWanted:
-            guard current?.expectsContinue == true, !response.isHeadSent else { return }
-            current?.expectsContinue = false
-            let head = HTTPResponseHead(version: .http1_1, status: .continue)
-            context.writeAndFlush(wrapOutboundOut(.head(head)), promise: nil)
-        case .consumed: resumeReading()
-        case .taskEnded: break
-        }
-    }
-
-    private func writeHead(_ head: HTTPResponse) {
-        guard let context, let current else { return }
-        response.isHeadSent = true
-        // A body that the client has not sent by now is not waited for.
-        if !current.isReceived || isDraining || isInputClosed && waiting.isEmpty {
-            response.keepsAlive = false
-        }
-        var fields = HTTPHeaders()
-        for field in head.headerFields where !Self.isFraming(field.name.canonicalName) {
-            fields.add(name: field.name.rawName, value: field.value)
-        }
-        if !response.keepsAlive { fields.add(name: "connection", value: "close") }
-        context.write(
-            wrapOutboundOut(
-                .head(
-                    HTTPResponseHead(
-                        version: response.version,
-                        status: HTTPResponseStatus(
-                            statusCode: head.status.code, reasonPhrase: head.status.reasonPhrase),
-                        headers: fields))),
-            promise: nil)
-    }
-
-    private static func isFraming(_ name: String) -> Bool {
-        ["connection", "transfer-encoding", "keep-alive", "upgrade"].contains(name)
-    }
-
-    private func write(_ bytes: ByteBuffer, _ exchange: Exchange) {
-        guard let context else { return }
-        let count = bytes.readableBytes
-        let promise = context.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.whenSuccess { exchange.gate.release(count) }
-        context.write(wrapOutboundOut(.body(.byteBuffer(bytes))), promise: promise)
-    }
-
-    private func finishResponse(trailers: HTTPFields?, isBodyless: Bool) {
-        guard let context, let finished = current else { return }
-        // The encoder would end an answer to HEAD with a last chunk.
-        if !isBodyless {
-            let trailers = trailers.map { fields in
-                HTTPHeaders(fields.map { ($0.name.rawName, $0.value) })
-            }
-            context.write(wrapOutboundOut(.end(trailers)), promise: nil)
-        }
-        context.flush()
-        let mustClose = !response.keepsAlive || !finished.isReceived
-        current = nil
-        idleSince = .now()
-        finished.exchange.body?.fail(ConnectionClosed())
-        if mustClose {
-            let isQuiet = finished.isReceived && waiting.isEmpty && violation == nil
-            return isQuiet ? context.close(promise: nil) : linger()
-        }
-        takeWaiting()
-        resumeReading()
-    }
-
-    private func refuse(_ violation: HTTP1Rules.Violation, isHead: Bool = false) {
-        guard let context else { return }
-        settings.metrics.refused(violation.reason)
-        let (head, body) = Refusals.parts(
-            violation.status, violation.message, serverName: settings.service.serverName)
-        var fields = HTTPHeaders(head.headerFields.map { ($0.name.rawName, $0.value) })
-        fields.add(name: "connection", value: "close")
-        let status = HTTPResponseStatus(
-            statusCode: head.status.code, reasonPhrase: head.status.reasonPhrase)
-        context.write(
-            wrapOutboundOut(
-                .head(HTTPResponseHead(version: .http1_1, status: status, headers: fields))),
-            promise: nil)
-        if !isHead {
-            context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
-            context.write(wrapOutboundOut(.end(nil)), promise: nil)
-        }
-        context.flush()
-        linger()
-    }
-
-    /// Closes our side and throws away what the client still sends, for a short while: closing at
-    /// once could destroy the answer on its way (RFC 9112 §9.6).
-    private func linger() {
-        guard let context else { return }
-        isLingering = true
-        waiting = []
-        if isInputClosed { return context.close(promise: nil) }
-        if !peer.isSecure { context.close(mode: .output, promise: nil) }
-        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
-        context.eventLoop.scheduleTask(in: .seconds(peer.isSecure ? 1 : 2)) {
-            bound.value.context?.close(promise: nil)
-        }
-        resumeReading()
+        if isInputClosed || (isDraining && isBetweenRequests) { context?.close(promise: nil) }
     }
 
     // MARK: h2c
 
     /// Answers 101, takes HTTP/1.1's handlers out, and lets HTTP/2 serve the request as stream 1.
-    private func switchProtocol(_ upgrade: HTTP2Handler.Upgrade) {
+    func switchProtocol(_ upgrade: HTTP2Handler.Upgrade) {
         guard let context else { return }
         self.upgrade = nil
         let fields = HTTPHeaders([("connection", "upgrade"), ("upgrade", "h2c")])
@@ -392,57 +307,5 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
             guard let context = handler.context else { return }
             HTTPPipeline.switchToHTTP2(context, handler: handler, upgrade: upgrade)
         }
-    }
-
-    // MARK: time
-
-    private func look(elapsed: TimeAmount) {
-        guard let context, !isLingering else { return }
-        let now = NIODeadline.now()
-        guard var request = current else { return lookAtIdleConnection(context, now: now) }
-        if request.isStalled(at: now, limits: settings.limits) {
-            settings.metrics.refused(.responseStalled)
-            settings.metrics.reset(.stalled)
-            return context.close(promise: nil)
-        }
-        guard !request.isReceived, let body = request.exchange.body else { return }
-        let isFastEnough = request.pace.elapsed(
-            elapsed, isHungry: body.isHungry, limits: settings.limits)
-        current = request
-        if !isFastEnough {
-            settings.metrics.refused(.bodyTimeout)
-            body.fail(HTTPError(.requestTimeout, message: "The request body came too slowly"))
-        }
-    }
-
-    private func lookAtIdleConnection(_ context: ChannelHandlerContext, now: NIODeadline) {
-        let headerTimeout = TimeAmount(settings.limits.headerTimeout)
-        if let headBegan {
-            guard now - headBegan > headerTimeout else { return }
-            return refuse(
-                HTTP1Rules.Violation(
-                    "The request's head came too slowly", status: .requestTimeout,
-                    reason: .headerTimeout))
-        }
-        let patience = isFirstRequest ? headerTimeout : TimeAmount(settings.limits.idleTimeout)
-        if now - idleSince > patience {
-            settings.metrics.refused(.idle)
-            context.close(promise: nil)
-        }
-    }
-}
-
-/// Stands before the parser and tells the handler behind it that bytes came.
-final class ArrivalObserver: ChannelInboundHandler, RemovableChannelHandler {
-    typealias InboundIn = ByteBuffer
-    private let handler: HTTP1Handler
-
-    init(_ handler: HTTP1Handler) {
-        self.handler = handler
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        handler.noteBytes()
-        context.fireChannelRead(data)
     }
 }

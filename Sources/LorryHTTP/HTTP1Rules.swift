@@ -45,6 +45,7 @@ package enum HTTP1Rules {
             throw Violation("This method is not served", status: .notImplemented)
         }
         let host = try host(of: head)
+        let path = try path(of: head, host: host)
         let contentLength = try bodyLength(of: head)
         var fields = HTTPFields()
         for (name, value) in head.headers {
@@ -58,7 +59,7 @@ package enum HTTP1Rules {
         return Head(
             request: HTTPRequest(
                 method: method, scheme: isSecure ? "https" : "http", authority: host,
-                path: head.uri, headerFields: fields),
+                path: path, headerFields: fields),
             contentLength: contentLength,
             keepsAlive: head.version == .http1_1 && head.isKeepAlive,
             expectsContinue: head.version == .http1_1
@@ -78,6 +79,29 @@ package enum HTTP1Rules {
         }
         guard isPlain else { throw Violation("The host field is not a host") }
         return host
+    }
+
+    /// The target's path and query (RFC 9112 §3.2).
+    private static func path(
+        of head: HTTPRequestHead, host: String?
+    ) throws(Violation) -> String {
+        let target = head.uri
+        guard !target.utf8.contains(UInt8(ascii: "#")) else {
+            throw Violation("The request target has a fragment")
+        }
+        if target.hasPrefix("/") { return target }
+        if target == "*", head.method == .OPTIONS { return target }
+        guard let scheme = ["http://", "https://"].first(where: target.lowercased().hasPrefix)
+        else { throw Violation("The request target is not served") }
+        let rest = target.dropFirst(scheme.count)
+        let authority = rest.prefix { $0 != "/" && $0 != "?" }
+        // RFC 9112 §3.2.2 lets the target win; whoever looked at the host field before us was told
+        // another story then.
+        guard host == nil || authority.lowercased() == host?.lowercased() else {
+            throw Violation("The request target and the host field name different hosts")
+        }
+        let path = rest.dropFirst(authority.count)
+        return path.hasPrefix("/") ? String(path) : "/" + path
     }
 
     private static func bodyLength(of head: HTTPRequestHead) throws(Violation) -> Int? {
@@ -116,8 +140,10 @@ extension HTTP1Rules.Head {
                 .contains(where: { $0.lowercased() == "http2-settings" })
         else { return nil }
         let settings = head.headers["http2-settings"]
-        guard settings.count == 1, let settings = settings.first else { return nil }
-        return Base64URL.decode(settings)
+        guard settings.count == 1, let text = settings.first,
+            let payload = Base64URL.decode(text), payload.count % 6 == 0, payload.count <= 32 * 6
+        else { return nil }
+        return payload
     }
 }
 

@@ -9,11 +9,6 @@ import NIOCore
 /// before the callback returns.
 enum HTTP2Callbacks {
     static func install(in callbacks: OpaquePointer?) {
-        nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks) { _, header, userData in
-            guard let header else { return 0 }
-            session(userData)?.frameBegan(header.pointee)
-            return 0
-        }
         nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { _, frame, userData in
             guard let frame else { return 0 }
             session(userData)?.headersBegan(stream: frame.pointee.hd.stream_id)
@@ -73,25 +68,11 @@ extension UInt8 {
 extension HTTP2Session {
     private func type(_ type: nghttp2_frame_type) -> UInt8 { UInt8(type.rawValue) }
 
-    fileprivate func frameBegan(_ header: nghttp2_frame_hd) {
-        switch header.type {
-        case type(NGHTTP2_DATA):
-            if header.length == 0, !header.flags.has(NGHTTP2_FLAG_END_STREAM) { spend(.emptyData) }
-        case type(NGHTTP2_RST_STREAM): spend(.clientReset)
-        case type(NGHTTP2_PING):
-            if !header.flags.has(NGHTTP2_FLAG_ACK) { spend(.ping) }
-        case type(NGHTTP2_SETTINGS):
-            if !header.flags.has(NGHTTP2_FLAG_ACK) { spend(.settings) }
-        case type(NGHTTP2_WINDOW_UPDATE): spend(.windowUpdate)
-        case type(NGHTTP2_HEADERS), type(NGHTTP2_CONTINUATION), type(NGHTTP2_GOAWAY),
-            type(NGHTTP2_PUSH_PROMISE):
-            break
-        default: spend(.priority)  // PRIORITY, PRIORITY_UPDATE and unknown types
-        }
-    }
-
     fileprivate func headersBegan(stream: Int32) {
-        if streams[stream] == nil { streams[stream] = HTTP2StreamState() }
+        guard streams[stream] == nil else { return }
+        streams[stream] = HTTP2StreamState()
+        lastStream = max(lastStream, stream)
+        budget.creditRequest()
     }
 
     fileprivate func headerArrived(
@@ -103,10 +84,12 @@ extension HTTP2Session {
         guard state.headByteCount <= options.headerByteCount,
             state.headFieldCount <= options.headerFieldCount
         else {
+            if !state.isHeadOversized { spend(.oversizedHead) }
             state.isHeadOversized = true
             state.head.fields = HTTPFields()
-            // A little over the bound is answered with 431; an HPACK bomb is not listened to.
-            return state.headByteCount > 8 * options.headerByteCount
+            // A little over the bound is answered with 431; an HPACK bomb is not listened to, and
+            // trailers have no answer of their own.
+            return state.isHeadDelivered || state.headByteCount > 8 * options.headerByteCount
                 ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue : 0
         }
         guard !state.isHeadDelivered else { return 0 }  // trailers
@@ -172,7 +155,8 @@ extension HTTP2Session {
         let header = frame.pointee.hd
         switch header.type {
         case type(NGHTTP2_DATA), type(NGHTTP2_HEADERS):
-            budget.creditSentData()
+            if isWorthCredit { budget.creditSentData() }
+            isWorthCredit = true
             if header.flags.has(NGHTTP2_FLAG_END_STREAM) {
                 events.append(.messageSent(stream: header.stream_id))
             }
@@ -181,6 +165,9 @@ extension HTTP2Session {
                 spend(.serverReset)
                 events.append(.resetByProtocolError(stream: header.stream_id))
             }
+        case type(NGHTTP2_GOAWAY):
+            // nghttp2's own, for what it found.
+            if !isEnding, frame.pointee.goaway.error_code != 0 { events.append(.connectionError) }
         default: break
         }
     }
@@ -210,6 +197,12 @@ extension HTTP2Session {
             if chunk.readableBytes > 0 { state.outbound.prepend(chunk) }
         }
         if count > 0 { events.append(.bodySent(stream: stream, byteCount: count)) }
+        if count == bytes.count, count < Self.tinyWindowByteCount, !state.outbound.isEmpty {
+            // The client's windows, not the response, made the frame this small; it shall not earn
+            // the client more window updates.
+            spend(.tinyWindow)
+            isWorthCredit = false
+        }
         if state.outbound.isEmpty, state.isFinished {
             flags.pointee |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue)
             if let trailers = state.trailers, submitTrailers(trailers, stream: stream) {

@@ -30,6 +30,7 @@ package enum HTTP2ErrorCode: UInt32, Sendable {
     case noError = 0
     case protocolError = 1
     case internalError = 2
+    case streamClosed = 5
     case refusedStream = 7
     case cancel = 8
     case enhanceYourCalm = 11
@@ -51,6 +52,8 @@ package enum HTTP2Event: Sendable {
     /// nghttp2 reset a stream because of what the peer did on it.
     case resetByProtocolError(stream: Int32)
     case pingAcknowledged
+    /// The peer broke the protocol in a way that ends the connection with GOAWAY.
+    case connectionError
     /// The peer overspent; the session is ending with GOAWAY(ENHANCE_YOUR_CALM).
     case abuse(AbuseBudget.Kind)
 }

@@ -16,18 +16,23 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
 
     let settings: ConnectionSettings
     let peer: ConnectionPeer
-    private let upgrade: Upgrade?
-    private var session: HTTP2Session?
-    private let mailbox: Mailbox
-    private var context: ChannelHandlerContext?
-    private var running: [Int32: RunningRequest] = [:]
+    let upgrade: Upgrade?
+    var session: HTTP2Session?
+    let mailbox: Mailbox
+    var context: ChannelHandlerContext?
+    var running: [Int32: RunningRequest] = [:]
     /// Tasks that have not ended, those of closed streams included.
-    private var taskCount = 0
-    private var isDraining = false
-    private var isFlushing = false
-    private var idleSince = NIODeadline.now()
-    private var unwritableSince: NIODeadline?
-    private var ticker: RepeatedTask?
+    var taskCount = 0
+    var isDraining = false
+    var isFlushing = false
+    /// The client's fault ends the connection: GOAWAY goes out and nothing more is read.
+    var isCutOff = false
+    var isLingering = false
+    /// The frame that the client was inside when this was last looked at, and since when.
+    var unfinishedFrame: (ordinal: Int, since: NIODeadline)?
+    var idleSince = NIODeadline.now()
+    var unwritableSince: NIODeadline?
+    var ticker: RepeatedTask?
 
     init(
         settings: ConnectionSettings, peer: ConnectionPeer, eventLoop: any EventLoop,
@@ -75,15 +80,16 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard let session else { return }
+        guard let session, !isLingering else { return }
         do {
             try session.receive(unwrapInboundIn(data), now: .now())
             handleEvents()
         } catch {
+            note(error)
             handleEvents()
-            flush()
             settings.metrics.refused(.protocolError)
-            close(because: error)
+            isCutOff = true
+            flush()
         }
     }
 
@@ -101,6 +107,8 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         switch event {
         case is DrainEvent: drain(context)
+        case is DrainDeadline:
+            for request in running.values { request.failUnfinishedBody() }
         case ChannelEvent.inputClosed: context.close(promise: nil)
         default: context.fireUserInboundEventTriggered(event)
         }
@@ -110,36 +118,58 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         close(because: error)
     }
 
-    private func close(because error: any Error) {
-        settings.logger.debug(
-            "connection ended",
-            metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
+    func close(because error: any Error) {
+        note(error)
         context?.close(promise: nil)
     }
 
-    /// The connection is gone: so are its requests.
-    private func end() {
-        guard context != nil else { return }
-        context = nil
-        ticker?.cancel()
-        mailbox.setReceiver(nil)
-        settings.metrics.connectionClosed(.http2)
+    func note(_ error: any Error) {
+        settings.logger.debug(
+            "connection ended",
+            metadata: ["error": "\(error)", "peer": "\(peer.address?.description ?? "unknown")"])
+    }
+
+    /// Leaves the client half a second to read why it was cut off, and reads nothing of it: closing
+    /// at once could destroy the GOAWAY on its way (RFC 9112 §9.6 tells how).
+    func linger() {
+        guard let context, !isLingering else { return }
+        isLingering = true
+        abandonAll()
+        context.channel.setOption(.autoRead, value: false).whenFailure { _ in }
+        if !peer.isSecure { context.close(mode: .output, promise: nil) }
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: .milliseconds(500)) {
+            bound.value.context?.close(promise: nil)
+        }
+    }
+
+    func abandonAll() {
         for request in running.values {
             settings.metrics.reset(.disconnect)
             request.abandon()
         }
         running = [:]
+    }
+
+    /// The connection is gone: so are its requests.
+    func end() {
+        guard context != nil else { return }
+        context = nil
+        ticker?.cancel()
+        mailbox.setReceiver(nil)
+        settings.metrics.connectionClosed(.http2)
+        abandonAll()
         session = nil
     }
 
     // MARK: from the client
 
-    private func handleEvents() {
+    func handleEvents() {
         guard let session else { return }
         for event in session.takeEvents() { handle(event, session) }
     }
 
-    private func handle(_ event: HTTP2Event, _ session: HTTP2Session) {
+    func handle(_ event: HTTP2Event, _ session: HTTP2Session) {
         switch event {
         case .head(let stream, let head, let endOfStream):
             guard let request = head.request else {
@@ -161,6 +191,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         case .endOfBody(let stream):
             running[stream]?.isReceived = true
             running[stream]?.exchange.body?.finish()
+            release(stream)
         case .bodySent(let stream, let byteCount):
             running[stream]?.exchange.gate.release(byteCount)
         case .messageSent(let stream):
@@ -176,7 +207,11 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             settings.metrics.reset(.protocolError)
         case .pingAcknowledged:
             if isDraining { session.refuseNewStreams() }
+        case .connectionError:
+            isCutOff = true
+            settings.metrics.refused(.protocolError)
         case .abuse(let kind):
+            isCutOff = true
             settings.metrics.refused(Refusal(kind))
             settings.logger.debug(
                 "connection ended for flooding",
@@ -185,14 +220,20 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
     }
 
     @discardableResult
-    private func finish(_ stream: Int32) -> RunningRequest? {
+    func finish(_ stream: Int32) -> RunningRequest? {
         let request = running.removeValue(forKey: stream)
         if running.isEmpty { idleSince = .now() }
         return request
     }
 
-    private func begin(_ request: HTTPRequest, stream: Int32, endOfStream: Bool) {
+    func begin(_ request: HTTPRequest, stream: Int32, endOfStream: Bool) {
         guard let session else { return }
+        // A client may send it again elsewhere (RFC 9113 §8.7).
+        guard !isDraining else {
+            settings.metrics.refused(.draining)
+            settings.metrics.reset(.refused)
+            return session.reset(stream: stream, code: .refusedStream)
+        }
         let isHead = request.method == .head
         guard let path = request.path, request.method != .connect else {
             return refuse(stream, .notImplemented, "CONNECT is not served", .badRequest)
@@ -223,7 +264,7 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             isReceived: endOfStream)
     }
 
-    private func makeExchange(
+    func makeExchange(
         _ request: HTTPRequest, stream: Int32, hasBody: Bool, limit: Int
     ) -> Exchange {
         let mailbox = mailbox
@@ -237,10 +278,10 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             : nil
         return Exchange(
             id: id, request: request, body: body,
-            gate: OutboundGate(capacity: settings.limits.responseBufferByteCount), mailbox: mailbox)
+            gate: OutboundGate(settings.limits), mailbox: mailbox)
     }
 
-    private func refuse(
+    func refuse(
         _ stream: Int32, _ status: HTTPResponse.Status, _ message: String, _ reason: Refusal,
         isHead: Bool = false
     ) {
@@ -250,61 +291,10 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
         send(head, isHead ? ByteBuffer() : body, stream: stream)
     }
 
-    // MARK: from the tasks
-
-    func carryOut(_ commands: [(request: Int, command: ResponseCommand)]) {
-        for (request, command) in commands { carryOut(command, stream: Int32(request)) }
-        flush()
-    }
-
-    private func carryOut(_ command: ResponseCommand, stream: Int32) {
-        guard let session else { return }
-        if case .taskEnded = command { taskCount -= 1 }
-        guard running[stream] != nil else { return }
-        switch command {
-        case .whole(let head, let body): send(head, body, stream: stream)
-        case .head(let head):
-            submit(head, stream: stream, endOfStream: false)
-        case .body(let bytes):
-            session.appendBody(bytes, stream: stream)
-        case .end(let trailers): session.finishBody(stream: stream, trailers: trailers)
-        case .abort:
-            settings.metrics.reset(.handler)
-            session.reset(stream: stream, code: .internalError)
-        case .bodyWanted:
-            guard running[stream]?.expectsContinue == true,
-                running[stream]?.isReceived == false
-            else { return }
-            running[stream]?.expectsContinue = false
-            try? session.submitContinue(stream: stream)
-        case .consumed(let byteCount): session.consume(byteCount, stream: stream)
-        case .taskEnded: break
-        }
-    }
-
-    private func send(_ head: HTTPResponse, _ body: ByteBuffer, stream: Int32) {
-        let isEmpty = body.readableBytes == 0
-        submit(head, stream: stream, endOfStream: isEmpty)
-        guard !isEmpty else { return }
-        session?.appendBody(body, stream: stream)
-        session?.finishBody(stream: stream)
-    }
-
-    private func submit(_ head: HTTPResponse, stream: Int32, endOfStream: Bool) {
-        // A client that heard the final answer needs no permission to send a body.
-        running[stream]?.expectsContinue = false
-        do {
-            try session?.submitResponse(head, stream: stream, endOfStream: endOfStream)
-        } catch {
-            settings.logger.debug("response refused", metadata: ["error": "\(error)"])
-            session?.reset(stream: stream, code: .internalError)
-        }
-    }
-
     // MARK: to the socket
 
     /// Sends what the session has, as long as the socket takes it.
-    private func flush() {
+    func flush() {
         guard !isFlushing, let context else { return }
         isFlushing = true
         defer { isFlushing = false }
@@ -320,64 +310,13 @@ final class HTTP2Handler: ChannelInboundHandler, ResponseCommandReceiver {
             close(because: error)
         }
         guard let session else { return }
-        if !session.isAlive {
+        if isCutOff {
+            linger()
+        } else if !session.isAlive {
             context.close(promise: nil)
         } else if session.queuedFrameCount > 4 * settings.limits.concurrentStreamCount + 1000 {
             settings.metrics.refused(.flood)
             context.close(promise: nil)
-        }
-    }
-
-    // MARK: time
-
-    private func look(elapsed: TimeAmount) {
-        guard let session, let context else { return }
-        let now = NIODeadline.now()
-        if let unwritableSince,
-            now - unwritableSince > TimeAmount(settings.limits.responseStallTimeout)
-        {
-            settings.metrics.refused(.responseStalled)
-            return context.close(promise: nil)
-        }
-        if running.isEmpty {
-            if now - idleSince > TimeAmount(settings.limits.idleTimeout) {
-                settings.metrics.refused(.idle)
-                session.terminate(code: .noError)
-            }
-        }
-        for stream in Array(running.keys) { look(at: stream, elapsed: elapsed, now: now) }
-        flush()
-    }
-
-    private func look(at stream: Int32, elapsed: TimeAmount, now: NIODeadline) {
-        guard var request = running[stream] else { return }
-        if request.isStalled(at: now, limits: settings.limits) {
-            settings.metrics.refused(.responseStalled)
-            settings.metrics.reset(.stalled)
-            session?.reset(stream: stream, code: .cancel)
-            return
-        }
-        guard !request.isReceived, let body = request.exchange.body else { return }
-        let isFastEnough = request.pace.elapsed(
-            elapsed, isHungry: body.isHungry, limits: settings.limits)
-        running[stream] = request
-        if !isFastEnough {
-            settings.metrics.refused(.bodyTimeout)
-            body.fail(HTTPError(.requestTimeout, message: "The request body came too slowly"))
-        }
-    }
-
-    /// Two steps (RFC 9113 §6.8): say that the end is near, then, when the client has read that,
-    /// refuse what it begins later.
-    private func drain(_ context: ChannelHandlerContext) {
-        guard !isDraining, let session else { return }
-        isDraining = true
-        session.announceShutdown()
-        flush()
-        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
-        context.eventLoop.scheduleTask(in: .seconds(1)) {
-            bound.value.session?.refuseNewStreams()
-            bound.value.flush()
         }
     }
 }

@@ -22,7 +22,16 @@ package final class HTTP2Session {
     var events: [HTTP2Event] = []
     var budget: AbuseBudget
     var now: NIODeadline
+    /// The highest stream that the peer has opened.
+    var lastStream: Int32 = 0
+    /// Whether the DATA frame that goes out next allows the peer more window updates.
+    var isWorthCredit = true
+    /// DATA frames below this, made so small by the peer's windows alone, are counted.
+    static let tinyWindowByteCount = 256
+    private var gate = HTTP2FrameGate(skipsPreface: true)
     private var abuse: AbuseBudget.Kind?
+    /// GOAWAY is queued or out; nothing of the peer is listened to any more.
+    private(set) var isEnding = false
     /// Streams that the application itself reset: those do not count against the peer.
     var resetByApplication: Set<Int32> = []
 
@@ -41,19 +50,35 @@ package final class HTTP2Session {
 
     // MARK: bytes
 
-    /// Takes bytes of the peer.
+    /// Takes bytes of the peer. Synchronous and without I/O: what comes of it is in ``takeEvents()``
+    /// and ``takeOutput(into:limit:)``.
     ///
     /// - Throws: `HTTP2SessionError` when the connection is beyond repair.
     package func receive(_ bytes: ByteBuffer, now: NIODeadline) throws {
+        guard !isEnding else { return }
         self.now = now
+        guard role == .server else { return try feed(bytes) }
+        let (byteCount, verdict) = gate.judge(
+            bytes.readableBytesView,
+            isGone: { $0 <= lastStream && streams[$0] == nil },
+            spend: { budget.spend($0, at: now) })
+        try feed(bytes.getSlice(at: bytes.readerIndex, length: byteCount) ?? ByteBuffer())
+        switch verdict {
+        case .flood(let kind): abuse = abuse ?? kind
+        case .breach(let code):
+            if !isEnding, abuse == nil {
+                events.append(.connectionError)
+                terminate(code: code)
+            }
+        case nil: break
+        }
+        settleAbuse()
+    }
+
+    private func feed(_ bytes: ByteBuffer) throws {
         let result = bytes.withUnsafeReadableBytes { bytes in
             nghttp2_session_mem_recv(
                 session, bytes.bindMemory(to: UInt8.self).baseAddress, bytes.count)
-        }
-        if let abuse {
-            self.abuse = nil
-            nghttp2_session_terminate_session(session, UInt32(NGHTTP2_ENHANCE_YOUR_CALM.rawValue))
-            events.append(.abuse(abuse))
         }
         try check(CInt(clamping: result), "receiving")
     }
@@ -64,10 +89,27 @@ package final class HTTP2Session {
             var pointer: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(session, &pointer)
             try check(CInt(clamping: count), "sending")
-            guard count > 0, let pointer else { return }
-            // Safe because nghttp2 keeps these `count` bytes until its next call.
-            buffer.writeBytes(UnsafeRawBufferPointer(start: pointer, count: count))
+            if count > 0, let pointer {
+                // Safe because nghttp2 keeps these `count` bytes until its next call.
+                buffer.writeBytes(UnsafeRawBufferPointer(start: pointer, count: count))
+            }
+            // What went out may have overspent the budget: then GOAWAY follows it.
+            if !settleAbuse(), count == 0 { return }
         }
+    }
+
+    /// Ends the connection where the peer has overspent. - Returns: whether it ended just now.
+    @discardableResult
+    private func settleAbuse() -> Bool {
+        guard let abuse, !isEnding else { return false }
+        events.append(.abuse(abuse))
+        terminate(code: .enhanceYourCalm)
+        return true
+    }
+
+    /// How many frames the peer has begun, and whether it is inside one that it should finish soon.
+    package var frameProgress: (count: Int, isInside: Bool) {
+        (gate.frameCount, gate.isInsideFrame)
     }
 
     package func takeEvents() -> [HTTP2Event] {
@@ -197,6 +239,7 @@ package final class HTTP2Session {
 
     /// Ends the connection once this GOAWAY is out.
     package func terminate(code: HTTP2ErrorCode) {
+        isEnding = true
         nghttp2_session_terminate_session(session, code.rawValue)
     }
 
@@ -252,9 +295,10 @@ package final class HTTP2Session {
         HTTP2Callbacks.install(in: callbacks)
         nghttp2_option_set_no_auto_window_update(option, 1)
         nghttp2_option_set_stream_reset_rate_limit(
-            option, UInt64(options.abuse.clientReset.burst) * 2,
-            UInt64(options.abuse.clientReset.perSecond) * 2)
-        nghttp2_option_set_max_continuations(option, 8)
+            option, UInt64(options.abuse[.clientReset].burst) * 2,
+            UInt64(options.abuse[.clientReset].perSecond) * 2)
+        // HTTP2FrameGate ends the connection before, and with GOAWAY.
+        nghttp2_option_set_max_continuations(option, 16)
         nghttp2_option_set_max_outbound_ack(option, 1000)
         nghttp2_option_set_peer_max_concurrent_streams(option, 100)
         let me = Unmanaged.passUnretained(self).toOpaque()

@@ -17,8 +17,11 @@ public struct HTTPLimits: Sendable {
     public var pipelinedRequestCount = 128
     /// Open connections of all clients. Over it: 503 and close.
     public var connectionCount = 4096
+    /// Open connections of one client address (IPv6: of one /64). Over it: 503 and close.
+    public var connectionCountPerAddress = 1024
     /// From accept to the first whole request head, TLS handshake included; also from the first
-    /// byte of a later HTTP/1.1 head to its end. Over it: 408 (once bytes came) and close.
+    /// byte of a later HTTP/1.1 head to its end. Over it: 408 (once bytes came) and close. Also for
+    /// an HTTP/2 frame other than DATA. Over it: GOAWAY.
     public var headerTimeout: Duration = .seconds(15)
     /// A connection without a running request is closed after this.
     public var idleTimeout: Duration = .seconds(75)
@@ -27,10 +30,16 @@ public struct HTTPLimits: Sendable {
     /// Bytes per second that a request body must bring on average after its first
     /// `bodyIdleTimeout`, not counting the time in which the server did not read. Under it: 408.
     public var bodyByteRate = 512
-    /// A response of which the client takes no byte for this long is given up.
+    /// A response of which bytes wait, and of which the client takes fewer than
+    /// `responseStallByteCount` for this long, is given up.
     public var responseStallTimeout: Duration = .seconds(60)
+    /// In bytes; all that waits, where that is less.
+    public var responseStallByteCount = 4096
     /// Response bytes that one stream holds before its producer is suspended.
     public var responseBufferByteCount = 64 * 1024
+    /// Bytes of HTTP/1.1 framing (chunk sizes, extensions and their line ends, and empty lines before
+    /// a request) that do not count as too many, beside 8 for each byte of content. Over it: 400.
+    public var framingByteCount = 64 * 1024
     /// What floods of frames one HTTP/2 connection may send.
     public var abuse = AbuseBudget.Allowances()
 

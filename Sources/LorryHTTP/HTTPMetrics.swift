@@ -3,6 +3,8 @@ import Metrics
 /// Why a request or a connection was turned away.
 package enum Refusal: String, Sendable, CaseIterable {
     case connections
+    /// One client address has too many connections.
+    case connectionsPerAddress = "connections_per_address"
     case badRequest = "bad_request"
     case headersTooLarge = "headers_too_large"
     case uriTooLong = "uri_too_long"
@@ -20,9 +22,18 @@ package enum Refusal: String, Sendable, CaseIterable {
     case floodServerReset = "flood_server_reset"
     case floodPing = "flood_ping"
     case floodSettings = "flood_settings"
+    case floodAcknowledgement = "flood_acknowledgement"
     case floodEmptyData = "flood_empty_data"
     case floodPriority = "flood_priority"
+    case floodUnknownFrame = "flood_unknown_frame"
     case floodWindowUpdate = "flood_window_update"
+    case floodTinyWindow = "flood_tiny_window"
+    case floodGoAway = "flood_goaway"
+    case floodContinuation = "flood_continuation"
+    case floodOversizedHead = "flood_oversized_head"
+    case floodClosedStream = "flood_closed_stream"
+    /// HTTP/1.1: more bytes of framing (chunk sizes and extensions, empty lines) than of content.
+    case floodFraming = "flood_framing"
 
     package init(_ kind: AbuseBudget.Kind) {
         self = Refusal(rawValue: "flood_" + kind.rawValue) ?? .flood

@@ -17,7 +17,7 @@ enum HTTPPipeline {
         let decoder = HTTPRequestDecoder(
             leftOverBytesStrategy: .forwardBytes, limitConfiguration: limits)
         let pipeline = context.pipeline.syncOperations
-        try pipeline.addHandler(ArrivalObserver(handler))
+        try pipeline.addHandler(HTTP1LineGate(handler))
         try pipeline.addHandler(HTTPResponseEncoder())
         try pipeline.addHandler(ByteToMessageHandler(decoder))
         try pipeline.addHandler(handler)
@@ -40,7 +40,7 @@ enum HTTPPipeline {
         let pipeline = context.pipeline.syncOperations
         do {
             let old = try [
-                pipeline.context(handlerType: ArrivalObserver.self),
+                pipeline.context(handlerType: HTTP1LineGate.self),
                 pipeline.context(handlerType: HTTPResponseEncoder.self), context,
             ]
             let parser = try pipeline.context(

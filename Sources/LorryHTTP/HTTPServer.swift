@@ -44,7 +44,7 @@ where Responder.Context: RequestContext, Responder.Context.Source == HTTPRequest
     /// - Throws: `HTTPServerError` when the address or the TLS files cannot be used.
     public func run() async throws {
         let tls = try configuration.tls?.makeContext()
-        let registry = ConnectionRegistry(limit: configuration.limits.connectionCount)
+        let registry = ConnectionRegistry(limits: configuration.limits)
         let listener = try await bind(tls: tls, registry: registry)
         if let address = listener.localAddress {
             logger.info("listening", metadata: ["address": "\(address)"])
@@ -60,6 +60,9 @@ where Responder.Context: RequestContext, Responder.Context.Source == HTTPRequest
         await registry.waitUntilEmpty()
     }
 
+    /// For the answers that tell of the end to reach their clients.
+    private static var lastWordTime: Duration { .seconds(2) }
+
     private func waitForShutdown() async -> Bool {
         do {
             try await gracefulShutdown()
@@ -72,9 +75,14 @@ where Responder.Context: RequestContext, Responder.Context.Source == HTTPRequest
     private func drain(_ registry: ConnectionRegistry) async {
         logger.info("draining", metadata: ["timeout": "\(configuration.drainTimeout)"])
         registry.drain()
-        let timeout = configuration.drainTimeout
-        let timer = Task {
+        let (timeout, endRequests) = (configuration.drainTimeout, configuration.onDrainTimeout)
+        let timer = Task { [logger] in
             try await Task.sleep(for: timeout)
+            logger.warning("time for running requests is over")
+            registry.announceDeadline()
+            // Not waited for: connections end in time even where the requests do not.
+            Task { await endRequests() }
+            try await Task.sleep(for: Self.lastWordTime)
             _ = registry.closeAll()
         }
         await withTaskCancellationHandler {
@@ -104,15 +112,8 @@ where Responder.Context: RequestContext, Responder.Context.Source == HTTPRequest
             .childChannelOption(.allowRemoteHalfClosure, value: tls == nil)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let pipeline = channel.pipeline.syncOperations
-                    guard registry.admit(channel) else {
-                        settings.metrics.refused(.connections)
-                        return try pipeline.addHandler(
-                            ConnectionRefusal(isSecure: tls != nil))
-                    }
-                    if let tls { try pipeline.addHandler(NIOSSLServerHandler(context: tls)) }
-                    try pipeline.addHandler(
-                        ProtocolChooser(settings: settings, isSecure: tls != nil))
+                    try channel.pipeline.syncOperations.addHandler(
+                        Doorkeeper(registry: registry, settings: settings, tls: tls))
                 }
             }
         do {
@@ -123,6 +124,44 @@ where Responder.Context: RequestContext, Responder.Context.Source == HTTPRequest
             throw HTTPServerError(
                 message: "cannot listen on \(configuration.host):\(configuration.port): \(error)")
         }
+    }
+}
+
+/// Lets a connection in, or not, once it is known where it comes from, and gives its place to the
+/// handlers that serve it.
+private final class Doorkeeper: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let registry: ConnectionRegistry
+    private let settings: ConnectionSettings
+    private let tls: NIOSSLContext?
+
+    init(registry: ConnectionRegistry, settings: ConnectionSettings, tls: NIOSSLContext?) {
+        self.registry = registry
+        self.settings = settings
+        self.tls = tls
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        do {
+            try addHandlers(context)
+            context.fireChannelActive()
+            context.pipeline.syncOperations.removeHandler(self, promise: nil)
+        } catch {
+            context.close(promise: nil)
+        }
+    }
+
+    private func addHandlers(_ context: ChannelHandlerContext) throws {
+        let pipeline = context.pipeline.syncOperations
+        let admission = registry.admit(context.channel)
+        guard admission == .admitted else {
+            settings.metrics.refused(
+                admission == .tooMany ? .connections : .connectionsPerAddress)
+            return try pipeline.addHandler(ConnectionRefusal(isSecure: tls != nil))
+        }
+        if let tls { try pipeline.addHandler(NIOSSLServerHandler(context: tls)) }
+        try pipeline.addHandler(ProtocolChooser(settings: settings, isSecure: tls != nil))
     }
 }
 

@@ -14,6 +14,9 @@ public struct HTTPServerConfiguration: Sendable {
     public var bodyLimit: @Sendable (HTTPRequest) -> Int? = { _ in nil }
     /// How long running requests may go on after shutdown began.
     public var drainTimeout: Duration = .seconds(30)
+    /// Called when `drainTimeout` has passed and requests still run: ends them, each with an answer
+    /// that says so. Two seconds later connections are closed.
+    public var onDrainTimeout: @Sendable () async -> Void = {}
     /// Value of the `server` header field; nil sends none.
     public var serverName: String? = "lorry"
 

@@ -23,6 +23,14 @@ package final class InboundBody: AsyncSequence, Sendable {
         var end: End?
         var wasAsked = false
         var waiter: Waiter?
+
+        /// Small pieces are put together: each may keep alive the buffer of a whole read.
+        mutating func append(_ bytes: ByteBuffer) {
+            guard bytes.readableBytes < 1024, let last = chunks.indices.last,
+                chunks[last].readableBytes < 16 * 1024
+            else { return chunks.append(bytes) }
+            chunks[last].writeImmutableBuffer(bytes)
+        }
     }
 
     private let state = NIOLockedValueBox(State())
@@ -62,7 +70,7 @@ package final class InboundBody: AsyncSequence, Sendable {
             }
             defer { state.waiter = nil }
             if state.waiter == nil {
-                state.chunks.append(bytes)
+                state.append(bytes)
                 state.bufferedByteCount += bytes.readableBytes
             }
             return (state.waiter, true)

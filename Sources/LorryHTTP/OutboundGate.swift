@@ -10,7 +10,9 @@ package struct ConnectionClosed: Error {
 package final class OutboundGate: Sendable {
     private struct State {
         var pendingByteCount = 0
-        /// When bytes last began to wait, or some of those that wait were taken.
+        /// Bytes taken since `waitingSince`.
+        var takenByteCount = 0
+        /// When bytes last began to wait, or enough of those that wait were taken.
         var waitingSince = NIODeadline.uptimeNanoseconds(0)
         var isClosed = false
         var nextWaiter = 0
@@ -18,16 +20,24 @@ package final class OutboundGate: Sendable {
     }
 
     private let capacity: Int
+    private let quantum: Int
     private let state = NIOLockedValueBox(State())
 
-    package init(capacity: Int) {
+    /// - Parameter quantum: bytes that the client must take to count as one that reads.
+    package init(capacity: Int, quantum: Int = 1) {
         self.capacity = capacity
+        self.quantum = quantum
+    }
+
+    package convenience init(_ limits: HTTPLimits) {
+        self.init(
+            capacity: limits.responseBufferByteCount, quantum: limits.responseStallByteCount)
     }
 
     /// Bytes that were written and not yet taken by the connection.
     package var pendingByteCount: Int { state.withLockedValue { $0.pendingByteCount } }
 
-    /// How long bytes have waited without any being taken; nil where none wait.
+    /// How long bytes have waited while fewer than the quantum were taken; nil where none wait.
     package func stallTime(at now: NIODeadline) -> TimeAmount? {
         state.withLockedValue { $0.pendingByteCount > 0 ? now - $0.waitingSince : nil }
     }
@@ -38,7 +48,10 @@ package final class OutboundGate: Sendable {
     package func add(_ byteCount: Int) throws {
         try state.withLockedValue { state in
             guard !state.isClosed else { throw ConnectionClosed() }
-            if state.pendingByteCount == 0 { state.waitingSince = .now() }
+            if state.pendingByteCount == 0 {
+                state.waitingSince = .now()
+                state.takenByteCount = 0
+            }
             state.pendingByteCount += byteCount
         }
     }
@@ -74,7 +87,11 @@ package final class OutboundGate: Sendable {
     package func release(_ byteCount: Int) {
         let waiters = state.withLockedValue { state in
             state.pendingByteCount -= byteCount
-            state.waitingSince = .now()
+            state.takenByteCount += byteCount
+            if state.takenByteCount >= quantum {
+                state.waitingSince = .now()
+                state.takenByteCount = 0
+            }
             var ready: [Int: CheckedContinuation<Void, any Error>] = [:]
             if state.pendingByteCount <= capacity { swap(&ready, &state.waiters) }
             return ready

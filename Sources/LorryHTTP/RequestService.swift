@@ -110,6 +110,7 @@ enum Refusals {
     ) -> (head: HTTPResponse, body: ByteBuffer) {
         var response = response(status, message)
         response.headers[.date] = HTTPDate.now
+        if status == .serviceUnavailable { response.headers[.retryAfter] = "5" }
         response.headers[RequestID.name] = RequestID.make()
         if let serverName { response.headers[.server] = serverName }
         return (response.head, body(status, message))

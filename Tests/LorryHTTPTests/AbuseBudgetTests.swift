@@ -26,7 +26,7 @@ import Testing
 
     @Test func sentDataPaysForWindowUpdates() {
         var allowances = AbuseBudget.Allowances()
-        allowances.windowUpdate = .init(burst: 4, perSecond: 0)
+        allowances[.windowUpdate] = .init(burst: 4, perSecond: 0)
         var budget = AbuseBudget(allowances, at: start)
         let spent = (0..<5).map { _ in budget.spend(.windowUpdate, at: start) }
         #expect(spent == [true, true, true, true, false])

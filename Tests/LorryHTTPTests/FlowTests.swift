@@ -63,17 +63,19 @@ import Testing
         let consumed = NIOLockedValueBox<[Int]>([])
         let asks = NIOLockedValueBox(0)
         let body = InboundBody(
-            byteLimit: 100, onFirstAsk: { asks.withLockedValue { $0 += 1 } },
+            byteLimit: 10_000, onFirstAsk: { asks.withLockedValue { $0 += 1 } },
             onConsume: { count in consumed.withLockedValue { $0.append(count) } })
-        #expect(body.push(ByteBuffer(string: "abc")))
-        #expect(body.push(ByteBuffer(string: "de")))
-        #expect(body.bufferedByteCount == 5)
+        #expect(body.push(ByteBuffer(repeating: 97, count: 3000)))
+        #expect(body.push(ByteBuffer(repeating: 98, count: 2000)))
+        // Small pieces join the last one.
+        #expect(body.push(ByteBuffer(string: "c")))
+        #expect(body.bufferedByteCount == 5001)
         #expect(consumed.withLockedValue { $0 }.isEmpty)
         body.finish()
         var text = ""
         for try await chunk in body { text += String(buffer: chunk) }
-        #expect(text == "abcde")
-        #expect(consumed.withLockedValue { $0 } == [3, 2])
+        #expect(text.count == 5001 && text.hasSuffix("bbc"))
+        #expect(consumed.withLockedValue { $0 } == [3000, 2001])
         #expect(asks.withLockedValue { $0 } == 1)
     }
 

@@ -4,6 +4,7 @@ import LorryHTTP
 import NIOCore
 import NIOSSL
 import NIOTLS
+import RawTraffic
 import Testing
 
 @Suite struct HTTP2ServerTests {

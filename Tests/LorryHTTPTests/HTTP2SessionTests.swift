@@ -266,6 +266,53 @@ private let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
         #expect(resets > 90)
     }
 
+    /// A window that opens byte by byte makes a DATA frame of each byte.
+    @Test func tinyWindowsAreCounted() throws {
+        let (_, server) = try pair()
+        let ask =
+            preface + frame(type: 4, [0, 4, 0, 0, 0, 0])
+            + frame(type: 1, flags: 5, stream: 1, [0x82, 0x86, 0x84, 0x01, 1, 97])
+        try server.receive(ByteBuffer(bytes: ask), now: start)
+        try server.submitResponse(HTTPResponse(status: .ok), stream: 1, endOfStream: false)
+        server.appendBody(ByteBuffer(repeating: 1, count: 10_000), stream: 1)
+        _ = try output(server)
+        var count = 0
+        var seen: [AbuseBudget.Kind] = []
+        while seen.isEmpty, count < 5000 {
+            let update = frame(type: 8, stream: 1, [0, 0, 0, 1])
+            try server.receive(ByteBuffer(bytes: update), now: start)
+            _ = try output(server)
+            for case .abuse(let kind) in server.takeEvents() { seen.append(kind) }
+            count += 1
+        }
+        #expect(seen == [.tinyWindow])
+        #expect(count == AbuseBudget.Allowances()[.tinyWindow].burst + 1)
+    }
+
+    /// Whatever the splits, the gate gives the same verdict at the same byte.
+    @Test func everySplitOfAFloodEndsAtTheSameFrame() throws {
+        let bytes =
+            preface + frame(type: 4, [])
+            + (0..<3).flatMap { _ in frame(type: 0x77, [1, 2, 3]) }
+            + frame(type: 2, stream: 0, [0, 0, 0, 9, 1])
+            + frame(type: 6, [0, 0, 0, 0, 0, 0, 0, 0])
+        for cut in 0...bytes.count {
+            var gate = HTTP2FrameGate(skipsPreface: true)
+            var verdict: HTTP2FrameGate.Verdict?
+            var taken = 0
+            for part in [bytes[..<cut], bytes[cut...]] where verdict == nil {
+                let result = gate.judge(
+                    ByteBuffer(bytes: part).readableBytesView, isGone: { _ in false },
+                    spend: { _ in true })
+                taken += result.byteCount
+                verdict = result.verdict
+            }
+            #expect(verdict == .breach(.protocolError))
+            // 24 of the preface, four frames, and 12 of the 13 bytes that tell.
+            #expect(taken == 24 + 9 + 3 * 12 + 12)
+        }
+    }
+
     @Test func garbageIsAnErrorNotACrash() throws {
         var generator = SplitMix(seed: 42)
         for _ in 0..<300 {

@@ -2,9 +2,10 @@ import HTTPTypes
 import Hummingbird
 import Logging
 import LorryHTTP
+import MetricsTestKit
 import NIOConcurrencyHelpers
 import NIOCore
-import NIOPosix
+import RawTraffic
 import ServiceLifecycle
 
 /// What the routes of a ``TestServer`` saw.
@@ -36,6 +37,7 @@ func configured(
 struct TestServer: Sendable {
     let port: Int
     let observations: Observations
+    let metrics: TestMetrics
     /// Begins the graceful shutdown.
     let shutDown: @Sendable () async -> Void
 
@@ -44,12 +46,13 @@ struct TestServer: Sendable {
         _ body: @Sendable (TestServer) async throws -> Void
     ) async throws {
         let observations = Observations()
+        let metrics = TestMetrics()
         let (ports, found) = AsyncStream<Int>.makeStream()
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let server = HTTPServer(
             responder: router(observations).buildResponder(), configuration: configuration,
-            logger: logger, onReady: { found.yield($0.port ?? 0) })
+            logger: logger, metricsFactory: metrics, onReady: { found.yield($0.port ?? 0) })
         let group = ServiceGroup(services: [server], logger: logger)
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
@@ -58,7 +61,7 @@ struct TestServer: Sendable {
             }
             if let port = await ports.first(where: { _ in true }) {
                 let test = TestServer(
-                    port: port, observations: observations,
+                    port: port, observations: observations, metrics: metrics,
                     shutDown: { await group.triggerGracefulShutdown() })
                 do {
                     try await body(test)
@@ -70,6 +73,13 @@ struct TestServer: Sendable {
             }
             try await tasks.waitForAll()
         }
+    }
+
+    /// How often the server has refused for a reason.
+    func refusals(_ reason: String) -> Int {
+        let counter = try? metrics.expectCounter(
+            "lorry_http_refusals_total", [("reason", reason)])
+        return Int(counter?.totalValue ?? 0)
     }
 
     private static func router(_ seen: Observations) -> Router<LorryRequestContext> {
@@ -123,6 +133,14 @@ struct TestServer: Sendable {
                     try await writer.finish(nil)
                 })
         }
+        router.get("drops") { _, _ in
+            Response(
+                status: .ok,
+                body: ResponseBody { writer in
+                    for _ in 0..<5000 { try await writer.write(ByteBuffer(string: "data: x\n\n")) }
+                    try await writer.finish(nil)
+                })
+        }
         router.get("breaks") { _, _ in
             Response(
                 status: .ok,
@@ -137,99 +155,6 @@ struct TestServer: Sendable {
 }
 
 struct Broken: Error {}
-
-/// A TCP client that sends and reads bytes as they are.
-final class RawClient: Sendable {
-    private let channel: any Channel
-    private let received = NIOLockedValueBox<(bytes: [UInt8], isClosed: Bool)>(([], false))
-
-    private init(_ channel: any Channel) { self.channel = channel }
-
-    /// - Parameter readsAtOnce: false leaves everything in the socket until `startReading`.
-    static func connect(
-        port: Int, readsAtOnce: Bool = true,
-        prepare: @escaping @Sendable (any Channel) throws -> Void = { _ in }
-    ) async throws -> RawClient {
-        let client = NIOLockedValueBox<RawClient?>(nil)
-        _ = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .channelOption(.allowRemoteHalfClosure, value: true)
-            .channelOption(.autoRead, value: readsAtOnce)
-            .channelOption(.socketOption(.so_rcvbuf), value: readsAtOnce ? 1 << 20 : 8192)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    let made = RawClient(channel)
-                    client.withLockedValue { $0 = made }
-                    try prepare(channel)
-                    try channel.pipeline.syncOperations.addHandler(Collector(made))
-                }
-            }
-            .connect(host: "127.0.0.1", port: port).get()
-        guard let client = client.withLockedValue({ $0 }) else { throw Broken() }
-        return client
-    }
-
-    private final class Collector: ChannelInboundHandler {
-        typealias InboundIn = ByteBuffer
-        let client: RawClient
-        init(_ client: RawClient) { self.client = client }
-
-        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            let bytes = unwrapInboundIn(data).readableBytesView
-            client.received.withLockedValue { $0.bytes += bytes }
-        }
-        func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-            if case ChannelEvent.inputClosed = event { closed() }
-            context.fireUserInboundEventTriggered(event)
-        }
-        func channelInactive(context: ChannelHandlerContext) { closed() }
-        func errorCaught(context: ChannelHandlerContext, error: any Error) {
-            closed()
-            context.close(promise: nil)
-        }
-        private func closed() { client.received.withLockedValue { $0.isClosed = true } }
-    }
-
-    func send(_ text: String) async throws { try await send(ByteBuffer(string: text)) }
-    func send(_ bytes: ByteBuffer) async throws { try await channel.writeAndFlush(bytes) }
-    func closeOutput() async throws { try await channel.close(mode: .output) }
-    func close() async throws { try? await channel.close() }
-    func startReading() async throws { try await channel.setOption(.autoRead, value: true).get() }
-
-    var isClosed: Bool { received.withLockedValue { $0.isClosed } }
-    var text: String {
-        String(decoding: received.withLockedValue { $0.bytes }, as: UTF8.self)
-    }
-
-    /// Takes what has been received.
-    func take() -> ByteBuffer {
-        received.withLockedValue { state in
-            defer { state.bytes = [] }
-            return ByteBuffer(bytes: state.bytes)
-        }
-    }
-
-    /// What was received once it holds `text`, or once the server closed.
-    func read(until text: String) async throws -> String {
-        while !self.text.contains(text), !isClosed {
-            try await Task.sleep(for: .milliseconds(1))
-        }
-        return self.text
-    }
-
-    func readToEnd() async throws -> String {
-        while !isClosed { try await Task.sleep(for: .milliseconds(1)) }
-        return text
-    }
-
-    /// One exchange on a connection of its own, until the server closes.
-    static func ask(_ port: Int, _ request: String) async throws -> String {
-        let client = try await connect(port: port)
-        try await client.send(request)
-        let answer = try await client.readToEnd()
-        try await client.close()
-        return answer
-    }
-}
 
 /// An HTTP/2 client made of a raw client and a session.
 final class HTTP2Client {
