@@ -45,6 +45,8 @@ public struct ServeConfiguration: Sendable, Equatable {
     public var maximumContextTokenCount: Int?
     public var apiKeys: String?
     public var allowUnauthenticated = false
+    public var maximumConnectionCount: Int?
+    public var maximumConnectionCountPerAddress: Int?
     public var drainTimeout = Duration.seconds(30)
     public var logFormat = LogFormat.text
     public var logLevel = LogLevel.info
@@ -103,6 +105,9 @@ public struct ServeConfiguration: Sendable, Equatable {
         result.maximumContextTokenCount = try source.number(.maxContext, 1...100_000_000)
         result.apiKeys = try source.text(.apiKeys)
         result.allowUnauthenticated = try source.flag(.allowUnauthenticated)
+        result.maximumConnectionCount = try source.number(.maxConnections, 1...1_000_000)
+        result.maximumConnectionCountPerAddress = try source.number(
+            .maxConnectionsPerAddress, 1...1_000_000)
         result.drainTimeout = try source.duration(.drainTimeout) ?? result.drainTimeout
         result.logFormat = try source.choice(.logFormat) ?? result.logFormat
         result.logLevel = try source.choice(.logLevel) ?? result.logLevel

@@ -26,6 +26,8 @@ public enum ServeSetting: String, CaseIterable, Sendable {
     case maxContext = "max-context"
     case apiKeys = "api-keys"
     case allowUnauthenticated = "allow-unauthenticated"
+    case maxConnections = "max-connections"
+    case maxConnectionsPerAddress = "max-connections-per-address"
     case drainTimeout = "drain-timeout"
     case logFormat = "log-format"
     case logLevel = "log-level"
@@ -80,6 +82,10 @@ public enum ServeSetting: String, CaseIterable, Sendable {
         case .maxContext: "Tokens of a sequence at most. (default: the model's)"
         case .apiKeys: "File with API keys; without it only loopback addresses are allowed."
         case .allowUnauthenticated: "Listen beyond loopback without API keys."
+        case .maxConnections:
+            "Open connections at most; one more is answered with 503. (default: 4096)"
+        case .maxConnectionsPerAddress:
+            "Open connections of one client address at most, or of one IPv6 /64. (default: 1024)"
         case .drainTimeout:
             "How long running requests may take to end at shutdown, such as 30s. (default: 30s)"
         case .logFormat: "text or json. (default: text)"

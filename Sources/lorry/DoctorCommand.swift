@@ -59,10 +59,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let memory =
             "\(format(Machine.availableByteCount)) of \(format(Machine.totalByteCount)) free"
         row("memory", memory)
-        var limit = rlimit()
-        if getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 {
-            row("open files", "at most \(limit.rlim_cur)")
-        }
+        if let limit = Machine.openFileLimit { row("open files", "at most \(limit)") }
     }
 
     private func printKernels() -> Int {

@@ -36,6 +36,24 @@ enum Machine {
         return min(max(4 * (sizes.max() ?? 0), 128 << 20), 1 << 30)
     }
 
+    /// How many files this process may have open; nil where the system does not say.
+    static var openFileLimit: Int? { openFiles.map { Int(clamping: $0.rlim_cur) } }
+
+    private static let openFileResource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+
+    private static var openFiles: rlimit? {
+        var limit = rlimit()
+        return getrlimit(openFileResource, &limit) == 0 ? limit : nil
+    }
+
+    /// Raises the limit as far as the process may. - Returns: what it is then.
+    static func raiseOpenFileLimit() -> Int {
+        guard var limit = openFiles else { return 1024 }
+        limit.rlim_cur = limit.rlim_max
+        _ = setrlimit(openFileResource, &limit)
+        return openFileLimit ?? 1024
+    }
+
     /// Brand and model of the processor.
     static var processorName: String {
         let lines = read("/proc/cpuinfo")?.split(separator: "\n") ?? []

@@ -289,6 +289,9 @@ struct ServeAssembly {
             http.tls = TLSFiles(certificateChain: certificate, privateKey: key)
         }
         http.drainTimeout = settings.drainTimeout
+        // Each sequence that is left fails with "shutting down": a status, or an event in a stream.
+        http.onDrainTimeout = { await engine.shutdown(drainDeadline: .zero) }
+        setConnectionLimits(&http.limits)
         let limits = services.limits
         http.bodyLimit = { limits.bodyByteCount(for: $0) }
         let scheme = http.tls == nil ? "http" : "https"
@@ -310,7 +313,22 @@ struct ServeAssembly {
                 services: parts.map { .init(service: $0) },
                 gracefulShutdownSignals: [.sigterm, .sigint],
                 logger: logger))
+        let secondSignal = SecondSignal()
+        defer { secondSignal.cancel() }
         try await group.run()
+    }
+
+    /// Connections leave file descriptors for everything else: adapters, the database, uploads.
+    private func setConnectionLimits(_ limits: inout HTTPLimits) {
+        limits.connectionCount = settings.maximumConnectionCount ?? limits.connectionCount
+        limits.connectionCountPerAddress =
+            settings.maximumConnectionCountPerAddress ?? limits.connectionCountPerAddress
+        let room = max(16, Machine.raiseOpenFileLimit() - 256)
+        guard limits.connectionCount > room else { return }
+        logger.warning(
+            "fewer connections, since the limit of open files is low",
+            metadata: ["connections": "\(room)", "wanted": "\(limits.connectionCount)"])
+        limits.connectionCount = room
     }
 
     private static func hostAndPort(_ address: SocketAddress) -> String {

@@ -12,7 +12,8 @@ struct ServeCommand: AsyncParsableCommand {
             Every flag can also be given as the environment variable LORRY_<NAME> (LORRY_PORT for \
             --port) or as a key of the YAML file named by --config; a flag wins over the \
             environment, the environment over the file. Prints one line on standard output when it \
-            is ready; SIGTERM or SIGINT ends it once running requests have ended.
+            is ready; SIGTERM or SIGINT ends it once running requests have ended, a second one \
+            at once.
             """)
 
     @Option(help: Self.help(.model)) var model: String?
@@ -40,6 +41,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: Self.help(.maxContext)) var maxContext: String?
     @Option(help: Self.help(.apiKeys)) var apiKeys: String?
     @Flag(help: Self.help(.allowUnauthenticated)) var allowUnauthenticated = false
+    @Option(help: Self.help(.maxConnections)) var maxConnections: String?
+    @Option(help: Self.help(.maxConnectionsPerAddress)) var maxConnectionsPerAddress: String?
     @Option(help: Self.help(.drainTimeout)) var drainTimeout: String?
     @Option(help: Self.help(.logFormat)) var logFormat: String?
     @Option(help: Self.help(.logLevel)) var logLevel: String?
@@ -76,6 +79,7 @@ struct ServeCommand: AsyncParsableCommand {
             .maxBatchTokens: maxBatchTokens, .maxRunning: maxRunning, .maxWaiting: maxWaiting,
             .maxWaitingTokens: maxWaitingTokens, .stepTarget: stepTarget,
             .maxContext: maxContext, .apiKeys: apiKeys, .drainTimeout: drainTimeout,
+            .maxConnections: maxConnections, .maxConnectionsPerAddress: maxConnectionsPerAddress,
             .logFormat: logFormat, .logLevel: logLevel,
         ]
         var flags = values.compactMapValues { $0.map { [$0] } }

@@ -52,6 +52,7 @@ import Testing
             .memoryBudget: "4GiB", .maxBatchTokens: "3", .maxRunning: "4", .maxWaiting: "5",
             .maxWaitingTokens: "50", .stepTarget: "20ms",
             .maxContext: "6", .apiKeys: "/keys", .allowUnauthenticated: "true",
+            .maxConnections: "70", .maxConnectionsPerAddress: "8",
             .drainTimeout: "7s", .logFormat: "json", .logLevel: "debug",
         ]
         #expect(Set(values.keys) == Set(ServeSetting.allCases))
@@ -80,6 +81,8 @@ import Testing
         expected.maximumContextTokenCount = 6
         expected.apiKeys = "/keys"
         expected.allowUnauthenticated = true
+        expected.maximumConnectionCount = 70
+        expected.maximumConnectionCountPerAddress = 8
         expected.drainTimeout = .seconds(7)
         expected.logFormat = .json
         expected.logLevel = .debug
