@@ -20,8 +20,8 @@ struct HTTP1Framing {
 /// Stands before the parser: tells the handler behind it of bytes, and judges request lines, of
 /// which the parser accepts more than RFC 9112 §3 has.
 ///
-/// Lines of requests that a client sends ahead pass unseen, since only the parser knows where they
-/// begin.
+/// Only lines that begin a read are judged, where the read before ended with an empty line: then the
+/// parser holds nothing of a request that the client has sent ahead.
 final class HTTP1LineGate: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
@@ -30,6 +30,8 @@ final class HTTP1LineGate: ChannelInboundHandler, RemovableChannelHandler {
     private let limit: Int
     /// The beginning of a request, held until its line is whole.
     private var held: ByteBuffer?
+    /// Whether the parser, once it has given out a whole request, holds no bytes of the next one.
+    private var isParserEmpty = true
 
     init(_ handler: HTTP1Handler) {
         self.handler = handler
@@ -39,7 +41,8 @@ final class HTTP1LineGate: ChannelInboundHandler, RemovableChannelHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         var bytes = unwrapInboundIn(data)
-        if handler.isBetweenRequests { held = ByteBuffer() }
+        if handler.isBetweenRequests, isParserEmpty { held = ByteBuffer() }
+        isParserEmpty = bytes.readableBytesView.suffix(4).elementsEqual("\r\n\r\n".utf8)
         guard handler.noteBytes(bytes.readableBytes) else {
             held = nil
             return

@@ -87,7 +87,9 @@ final class HTTP1Handler: ChannelDuplexHandler, RemovableChannelHandler, Respons
     }
 
     /// Whether nothing of the next request has arrived.
-    var isBetweenRequests: Bool { current == nil && headBegan == nil && !isLingering }
+    var isBetweenRequests: Bool {
+        current == nil && waiting.isEmpty && headBegan == nil && !isLingering
+    }
 
     /// Bytes arrive in front of the parser.
     ///

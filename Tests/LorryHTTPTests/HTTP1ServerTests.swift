@@ -38,6 +38,35 @@ import Testing
         }
     }
 
+    /// A request that is sent ahead may be cut anywhere, and go on after the answer to the first.
+    @Test func aRequestSentAheadMayBeCutAnywhere() async throws {
+        try await TestServer.run { server in
+            let next = "GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+            for first in [
+                "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n",
+                "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nslow",
+            ] {
+                try await withThrowingTaskGroup(of: String.self) { group in
+                    for cut in 0..<next.utf8.count {
+                        group.addTask {
+                            let client = try await RawClient.connect(port: server.port)
+                            try await client.send(first + next.prefix(cut))
+                            _ = try await client.read(until: "\r\n\r\nslow")
+                            try await client.send(String(next.dropFirst(cut)))
+                            let answer = try await client.readToEnd()
+                            try await client.close()
+                            return answer
+                        }
+                    }
+                    for try await answer in group {
+                        #expect(answer.components(separatedBy: "HTTP/1.1 200 ").count == 3)
+                        #expect(!answer.contains(" 400 "))
+                    }
+                }
+            }
+        }
+    }
+
     @Test func headHasNoBody() async throws {
         try await TestServer.run { server in
             let answer = try await RawClient.ask(

@@ -19,9 +19,10 @@ extension EndToEndTests {
             }
         }
 
-        /// One scheduling delay of the system: with two cores, a worker thread, a loop of the server
-        /// and one of this process share them, and now and then each waits for a time slice of
-        /// another. Calm runs of a second on such a machine differ by up to this in their p99.
+        /// Scheduling delays of the system: with two cores, the engine's workers, the loops of the
+        /// server and those of this process share them, and now and then each waits for the others'
+        /// time slices. The p99 of calm windows of 0.7 s was 1.5 to 44 ms, with a median of 20 ms
+        /// for `/health`, on two cores that compiled something else as well.
         private static let jitter = Duration.milliseconds(15)
         private static let attemptCount = 4
 
@@ -78,7 +79,7 @@ extension EndToEndTests {
                 _ = try await observe(client, for: .seconds(1))
                 var calm = try await observe(client, for: .seconds(3))
                 for abuse in Abuse.all(post: "/v1/completions", large: "/metrics") {
-                    let before = try await client.metrics().refusals(abuse.reason)
+                    let before = try await client.metrics().refusalCount
                     let memory = try server.process.residentByteCount()
                     try server.process.resetPeakResident()
                     var cutOffCount = 0
@@ -101,18 +102,19 @@ extension EndToEndTests {
                     }
                     let peak = try server.process.peakResidentByteCount()
                     #expect(peak - memory < 64 << 20, "\(abuse): \(memory) → \(peak) bytes")
-                    let after = try await client.metrics().refusals(abuse.reason)
+                    let after = try await client.metrics().refusalCount
                     #expect(cutOffCount > 0 && after > before, "\(abuse): never cut off")
                 }
+                // No client can fill the log with what looks like the server's fault.
+                #expect(!server.process.standardError.contains("Request failed"))
             }
         }
     }
 }
 
 extension MetricsPage {
-    fileprivate func refusals(_ reason: String) -> Double {
-        value("lorry_http_refusals_total", ["reason": reason]) ?? 0
-    }
+    /// For any reason: with a whole flood in one read, it may be the frame's or the flood's.
+    fileprivate var refusalCount: Double { sum("lorry_http_refusals_total") }
 }
 
 extension LorryProcess {

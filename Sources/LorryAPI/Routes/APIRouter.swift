@@ -213,6 +213,9 @@ struct AnswerMiddleware: RouterMiddleware {
             response = try await next(request, context)
         } catch let error as CancellationError {
             throw error
+        } catch let error as ConnectionClosed {
+            // Nobody is left to answer, and a client that goes away is no failure of the server's.
+            throw error
         } catch {
             let answer = APIError(request.method, request.uri.path, error)
             if answer.status.code >= 500 {
