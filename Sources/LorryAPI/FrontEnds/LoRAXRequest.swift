@@ -143,10 +143,13 @@ extension LoRAXRequest {
         guard !names.isEmpty else { throw merged.fail("ids", "must name at least one adapter.") }
         var scales: [Float] = []
         for value in try merged.array("weights") ?? names.map({ _ in .integer(1) }) {
-            guard let scale = value.numberValue.map({ Float($0) }), scale.isFinite else {
-                throw merged.fail("weights", "must be an array of numbers.")
+            let largest = ModelSelection.Summand.largestScale
+            guard let scale = value.numberValue, abs(scale) <= largest else {
+                throw merged.fail(
+                    "weights",
+                    "must be an array of numbers from \(-Int(largest)) to \(Int(largest)).")
             }
-            scales.append(scale)
+            scales.append(Float(scale))
         }
         guard names.count == scales.count else {
             throw merged.fail("weights", "must be as many as ids, got \(scales.count).")

@@ -26,6 +26,10 @@ struct ModelSelection: Sendable, Equatable {
 
     /// An entry of `lora`.
     struct Summand: Sendable, Equatable {
+        /// Beyond it activations overflow, and norms turn what is infinite into an answer that looks
+        /// like one.
+        static let largestScale = 10_000.0
+
         var adapter: AdapterName
         var scale: Float
     }
@@ -84,8 +88,10 @@ struct ModelSelection: Sendable, Equatable {
     }
 
     private static func summand(_ entry: FieldReader) throws(APIError) -> Summand {
-        let scale = try entry.number("scale", "a number", { _ in true }) ?? 1
-        return Summand(adapter: try AdapterName(entry), scale: scale)
+        let largest = Summand.largestScale
+        let scale = try entry.number(
+            "scale", "a number from \(-Int(largest)) to \(Int(largest))", { abs($0) <= largest })
+        return Summand(adapter: try AdapterName(entry), scale: scale ?? 1)
     }
 }
 
