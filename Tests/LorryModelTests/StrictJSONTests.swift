@@ -56,7 +56,7 @@ import Testing
 
     /// Names in messages are cut and escaped.
     @Test func showsWhatIsSafe() {
-        #expect(shown("a\u{7}b\u{202E}c\n") == #"a\u{0007}b\u{202E}c\n"#)
+        #expect(shown("a\u{7}b\u{202E}c\n") == #"a\u{07}b\u{202E}c\n"#)
         #expect(shown("größe…") == "größe…")
         #expect(shown(String(repeating: "x", count: 121)).count == 121)
         #expect(AdapterError(.invalid, String(repeating: "x", count: 5000)).message.count == 1001)

@@ -62,8 +62,8 @@ extension EndToEndTests {
             }
         }
 
-        /// Finite numbers may still overflow on the way to an answer.
-        @Test func numbersThatOverflowAreNoAnswer() async throws {
+        /// Weights that make a merge's numbers infinite.
+        @Test func mergesThatOverflowAreRefused() async throws {
             let options = LorryServer.Options(
                 model: Self.llama.appending(path: "base"), modelName: "tiny", adapters: nil)
             try await LorryServer.run(options) { server in

@@ -37,12 +37,12 @@ extension Refusal {
         .archive("a folder with content", naming: "a/") {
             $0.add("a/", type: "5", claimedByteCount: 5)
         },
-        .archive("a negative size", naming: note, "size") { tar in
+        .archive("an entry of a negative size", naming: note, "size") { tar in
             tar.add(note) {
                 $0.replaceSubrange(124..<136, with: [UInt8](repeating: 0xFF, count: 12))
             }
         },
-        .archive("a size beyond 64 bits", naming: note, "size") { tar in
+        .archive("an entry of a size beyond 64 bits", naming: note, "size") { tar in
             tar.add(note) {
                 $0.replaceSubrange(124..<136, with: [0x80] + [UInt8](repeating: 0x7F, count: 11))
             }
@@ -172,7 +172,7 @@ extension Refusal {
         Refusal(
             "another content type", 415, naming: ["text/plain"],
             .init(type: "text/plain", bytes: good.archive)),
-        Refusal("a path without allowed folders", naming: ["path"], .json(#"{"path": "/etc"}"#)),
+        Refusal("a path without allowed folders", naming: ["/etc"], .json(#"{"path": "/etc"}"#)),
         Refusal(
             "JSON with a key twice", naming: ["duplicate key 'path'"],
             .json(#"{"path":"a","path":"b"}"#)),
@@ -183,13 +183,14 @@ extension Refusal {
         Refusal("JSON without path", naming: ["path"], .json("{}")),
         Refusal("JSON that is cut short", naming: ["byte"], .json(#"{"path": "a"#)),
         Refusal(
-            "a name with a line break", naming: ["name"], path: "/admin/adapters/a%0Ab", .tar(good)),
+            "an adapter's name with a line break", naming: ["name"], path: "/admin/adapters/a%0Ab",
+            .tar(good)),
         Refusal("a name that leaves", naming: ["name"], path: "/admin/adapters/..%2Fa", .tar(good)),
         Refusal(
             "a name that begins with a dot", naming: ["name"], path: "/admin/adapters/.a",
             .tar(good)),
         Refusal(
-            "a long name", naming: ["name"],
+            "an adapter's long name", naming: ["name"],
             path: "/admin/adapters/\(String(repeating: "a", count: 129))", .tar(good)),
         Refusal(
             "the base model's name", 409, naming: ["tiny"], path: "/admin/adapters/tiny", .tar(good)
