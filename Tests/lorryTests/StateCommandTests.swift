@@ -116,7 +116,9 @@ extension EndToEndTests {
                         #expect(reply.status == status, "\(key ?? "none") \(path)")
                     }
                 }
-                let method = try await server.client.get("/admin/backup")
+                var root = server.client
+                root.key = "root-key"
+                let method = try await root.get("/admin/backup")
                 #expect(method.status == 405 && method.header("allow") == "POST")
             }
         }

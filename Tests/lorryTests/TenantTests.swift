@@ -141,7 +141,7 @@ extension EndToEndTests {
                     #expect(try await server.client.get(path).status == 404)
                     #expect(try await admin.get(path).status == 200)
                 }
-                for path in ["/v1/models", "/lora-adapters"] {
+                for path in ["/v1/models", "/props"] {
                     #expect(try await server.client.get(path).status == 200)
                     #expect(try await admin.get(path).status == 404)
                 }
