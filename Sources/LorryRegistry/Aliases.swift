@@ -86,6 +86,10 @@ extension RegistryWriter {
             {
                 return (before, false)
             }
+            let maxCount = core.configuration.maxAliasesPerName
+            guard entry.aliases[key.name] != nil || entry.aliases.count < maxCount else {
+                throw RegistryError(.conflict, "\(entry.key) has \(maxCount) aliases already")
+            }
             var after = entry
             after.aliases[key.name] = NameEntry.Alias(
                 version: past?.version, created: before?.created ?? RegistryDatabase.now())

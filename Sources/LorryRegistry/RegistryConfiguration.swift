@@ -28,8 +28,10 @@ public struct RegistryConfiguration: Sendable {
     public var reservedNames: Set<String> = []
     /// Versions kept per name for rollback; the one unused for longest goes first.
     public var maxVersionsPerName = 16
-    /// Uploads under way at once; one more is `busy`.
+    /// Uploads under way at once; one more is `busy`. One tenant may have half of them.
     public var maxOpenUploads = 32
+    /// Other names that one adapter may have; each change of the adapter writes them again.
+    public var maxAliasesPerName = 64
     /// Why a stored version's files do not fit the base model of this start, nil if they do. Asked
     /// once per version at start: the directory may have been filled under another base model.
     public var misfit: @Sendable (_ folder: URL) -> String? = { _ in nil }

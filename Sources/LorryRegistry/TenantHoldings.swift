@@ -91,12 +91,14 @@ extension AdapterRegistry {
     }
 
     /// Says before any byte is read what `add` would say in the end: that the name is one too many.
-    /// - Throws: `overAllowance`
+    /// - Throws: `overAllowance`; `invalid` or `conflict` where no adapter may have the name.
     public func checkRoom(
         name: String, tenant: String, allowance: TenantAllowance
     ) throws(RegistryError) {
         let key = AdapterKey(name: name, tenant: tenant)
         let (isKnown, holdings) = core.withContents { ($0.names[key] != nil, $0.holdings[tenant]) }
-        if !isKnown { try (holdings ?? TenantHoldings()).checkNewName(key, allowance) }
+        guard !isKnown else { return }
+        try checkNew(key)
+        try (holdings ?? TenantHoldings()).checkNewName(key, allowance)
     }
 }

@@ -42,13 +42,21 @@ final class UploadSlot: Sendable {
     init(_ core: RegistryCore, for key: AdapterKey?, byteCount: Int?) throws(RegistryError) {
         self.core = core
         let maxCount = core.configuration.maxOpenUploads
-        let id = core.openUploads.withLock { uploads in
-            uploads.statuses.count < maxCount ? uploads.open(for: key, byteCount: byteCount) : nil
+        let share = max(1, maxCount / 2)
+        let (id, isShareUsed) = core.openUploads.withLock { uploads -> (Int?, Bool) in
+            let own = uploads.statuses.values.count { $0.key?.tenant == key?.tenant }
+            if key != nil, own >= share { return (nil, true) }
+            guard uploads.statuses.count < maxCount else { return (nil, false) }
+            return (uploads.open(for: key, byteCount: byteCount), false)
         }
         // 0 is no upload's, so that nothing is freed.
         self.id = id ?? 0
         guard id != nil else {
-            throw RegistryError(.busy, "\(maxCount) uploads are under way already; try again later")
+            throw RegistryError(
+                .busy,
+                isShareUsed
+                    ? "\(share) uploads of the tenant are under way already; try again later"
+                    : "\(maxCount) uploads are under way already; try again later")
         }
     }
 

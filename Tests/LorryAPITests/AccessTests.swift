@@ -121,7 +121,7 @@ import Testing
         ),
         (
             "{keys: [{key: longenough, tenant: a, roles: [admin]}], tenants: {a: {max_adapters: -1}}}",
-            "'max_adapters' must be a whole number of at least 0"
+            "'max_adapters' must be a whole number from 0 to"
         ),
         (
             "[{key: longenough, tenant: a, roles: [admin], id: x}, "

@@ -231,6 +231,19 @@ import Testing
         #expect(try answer.integer("usage.completion_tokens") == 4)
     }
 
+    /// Refused before a model is resolved or a place is asked for, whatever API asks.
+    @Test func tooManyPromptsAreRefusedAtOnce() async throws {
+        let server = try TestServer(FakeEngine(saying: "x"))
+        let prompts = Array(repeating: #""a""#, count: 4097).joined(separator: ",")
+        for (path, field) in [
+            ("/v1/completions", "prompt"), ("/completion", "prompt"), ("/generate", "text"),
+        ] {
+            let answer = try await server.post(path, "{\"\(field)\": [\(prompts)]}")
+            #expect(answer.status == 400, "\(path)")
+            #expect(answer.body.contains("at most 4096 prompts, got 4097"), "\(answer.body)")
+        }
+    }
+
     @Test func theCacheSaltReachesTheEngine() async throws {
         let engine = FakeEngine { _ in .init(tokens: [72]) }
         let server = try TestServer(engine)

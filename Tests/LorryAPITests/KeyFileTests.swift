@@ -88,6 +88,18 @@ import Testing
         #expect(try KeyFile(path: path).warnings.isEmpty)
     }
 
+    @Test func numbersHaveABoundAndLimitsOfNobodyAreTold() throws {
+        let keys = "keys: [{key: some-secret, tenant: blue, roles: [inference]}]\n"
+        for field in ["tokens_per_minute", "max_concurrent", "tokens_per_day"] {
+            #expect(throws: APIKeys.FileError.self) {
+                try APIKeys(yaml: keys + "tenants: {blue: {\(field): 9223372036854775807}}")
+            }
+            _ = try APIKeys(yaml: keys + "tenants: {blue: {\(field): 1000000000000000}}")
+        }
+        let misspelt = try APIKeys(yaml: keys + "tenants: {bleu: {max_adapters: 1}, blue: {}}")
+        #expect(misspelt.unusedTenants == ["bleu"])
+    }
+
     @Test func randomKeysDiffer() throws {
         let keys = Set((0..<100).map { _ in APIKeys.randomKey() })
         #expect(keys.count == 100)

@@ -4,6 +4,22 @@ import LorryRegistry
 import Testing
 
 struct AdapterUploadTests {
+    @Test func aTenantHasHalfOfThePlaces() async throws {
+        let scratch = try ScratchFolder()
+        let registry = try openRegistry(scratch.sub("state")) { $0.maxOpenUploads = 4 }
+        let blue = AdapterKey(name: "a", tenant: "blue")
+        var open = [try registry.makeUpload(for: blue), try registry.makeUpload(for: blue)]
+        let refusal = await error { _ = try registry.makeUpload(for: blue) }
+        #expect(refusal?.kind == .busy)
+        #expect(refusal?.message.hasPrefix("2 uploads of the tenant") == true)
+        open.append(try registry.makeUpload(for: AdapterKey(name: "a", tenant: "red")))
+        open.append(try registry.makeUpload())
+        #expect(await kind { _ = try registry.makeUpload() } == .busy)
+        for upload in open { await upload.discard() }
+        #expect(registry.openUploadCount == 0)
+        await registry.close()
+    }
+
     let scratch: ScratchFolder
     let state: URL
     let registry: AdapterRegistry

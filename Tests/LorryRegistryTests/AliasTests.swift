@@ -93,6 +93,18 @@ import Testing
         await registry.close()
     }
 
+    @Test func anAdapterHasABoundedNumberOfAliases() async throws {
+        let scratch = try ScratchFolder()
+        let (registry, _) = try await seeded(scratch.sub("state")) { $0.maxAliasesPerName = 2 }
+        for name in ["p", "q", "q"] { try await registry.setAlias(name: name, to: "a", actor: "x") }
+        let refusal = await error { try await registry.setAlias(name: "r", to: "a", actor: "x") }
+        #expect(refusal?.kind == .conflict)
+        #expect(refusal?.message == "'a' has 2 aliases already")
+        try await registry.setAlias(name: "q", to: "b", actor: "x")
+        try await registry.setAlias(name: "r", to: "a", actor: "x")
+        await registry.close()
+    }
+
     @Test func whatAnAliasStandsForIsNotRemoved() async throws {
         let scratch = try ScratchFolder()
         let (registry, _) = try await seeded(scratch.sub("state"))

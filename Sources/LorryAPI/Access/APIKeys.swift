@@ -10,6 +10,8 @@ public struct APIKeys: Sendable {
     }
 
     let entries: [Entry]
+    /// Tenants with limits of which the file has no key.
+    public let unusedTenants: [String]
 
     public struct FileError: Error, CustomStringConvertible, Sendable, Equatable {
         public let description: String

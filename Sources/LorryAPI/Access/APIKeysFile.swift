@@ -43,6 +43,8 @@ extension APIKeys {
             entries.append(entry)
         }
         self.entries = entries
+        let used = Set(entries.map(\.principal.tenant))
+        unusedTenants = tenants.keys.filter { !used.contains($0) }.sorted()
     }
 
     private static func tenants(_ value: Any?) throws(FileError) -> [String: TenantLimits] {
@@ -136,8 +138,10 @@ private struct KeyFileFields {
 
     func count(_ name: String, from least: Int) throws(APIKeys.FileError) -> Int? {
         guard let value = members[name] else { return nil }
-        guard let number = value as? Int, number >= least else {
-            throw fail("'\(prefix)\(name)' must be a whole number of at least \(least)")
+        // Far above all use, and exact as a floating-point number.
+        let most = 1_000_000_000_000_000
+        guard let number = value as? Int, (least...most).contains(number) else {
+            throw fail("'\(prefix)\(name)' must be a whole number from \(least) to \(most)")
         }
         return number
     }

@@ -1,4 +1,5 @@
 import Foundation
+import LorryModel
 
 #if canImport(Glibc)
     import Glibc
@@ -73,6 +74,11 @@ public struct KeyFile: Sendable {
         var warnings: [String] = []
         if let mark = Self.mark(of: path), mark.mode & 0o004 != 0 {
             warnings.append("every user of this machine can read the API keys file \(path)")
+        }
+        if !keys.unusedTenants.isEmpty {
+            warnings.append(
+                "the API keys file \(path) limits tenants that have no key: "
+                    + keys.unusedTenants.map { shown($0) }.joined(separator: ", "))
         }
         let plain = keys.plainKeyIDs
         if !plain.isEmpty {

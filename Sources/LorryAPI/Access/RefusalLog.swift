@@ -2,6 +2,7 @@ import HTTPTypes
 import Hummingbird
 import Logging
 import LorryHTTP
+import LorryModel
 import NIOCore
 
 /// Logs what administrators were refused. It does not go to the audit log, which whoever knocks
@@ -36,7 +37,7 @@ struct RefusalLog {
             "administration refused",
             metadata: [
                 "actor": "\(actor ?? "unknown")", "method": "\(request.method.rawValue)",
-                "path": "\(request.uri.path)", "status": "\(error.status.code)",
+                "path": "\(shown(request.uri.path))", "status": "\(error.status.code)",
                 "reason": "\(error.message)", "peer": "\(peer)",
             ])
     }

@@ -11,7 +11,7 @@ extension APIRouter {
 
 extension APIServices {
     /// Sums of what keys used. The shared tenant's keys see every tenant's, other keys their own; a
-    /// key with a list of adapters sees these and the base model.
+    /// key with a list of adapters sees these, and the base model where it sees its own tenant only.
     fileprivate func listUsage(_ call: Call) async throws -> Response {
         var query = UsageQuery()
         let tenant = call.principal.tenant
@@ -24,7 +24,9 @@ extension APIServices {
         }
         query.keyID = call.query("key")
         query.adapter = call.query("adapter")
-        query.adapters = call.principal.allowedAdapters.map { $0.union([""]) }
+        query.adapters = call.principal.allowedAdapters.map {
+            tenant == AdapterKey.sharedTenant ? $0 : $0.union([""])
+        }
         query.since = try call.day("since")
         query.until = try call.day("until")
         query.grouping = try call.grouping()

@@ -147,6 +147,7 @@ extension LlamaCppRequest {
         guard let values = value.arrayValue, !values.isEmpty else {
             throw reader.fail("prompt", promptShapes)
         }
+        try GenerationOrder.checkPromptCount(values.count, "prompt", reader)
         var prompts: [PromptSource] = []
         for value in values {
             guard let prompt = try prompt(value, reader, vocabularySize) else {

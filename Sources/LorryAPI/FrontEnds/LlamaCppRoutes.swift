@@ -16,7 +16,7 @@ extension APIRouter {
         on(.post, "/apply-template", .role(.inference), errors: .llamaCpp) { call in
             let reader = try await call.request.jsonObject(byteLimit: services.limits.jsonByteCount)
             let model = try services.resolve(ModelSelection(reader), for: call.principal)
-            let text = try Conversation(reader).rendered(with: model.text)
+            let text = try await Conversation(reader).rendered(with: model.text)
             return .json(["prompt": .string(text)])
         }
         on(.get, "/props", .role(.inference), errors: .llamaCpp) { _ in
@@ -128,6 +128,12 @@ extension APIServices {
         guard let entries = body.arrayValue else {
             throw APIError(
                 .badRequest, "The body must be an array of objects with 'id' and 'scale'.")
+        }
+        guard call.principal.allowedAdapters == nil else {
+            throw APIError(
+                .forbidden,
+                "The scales are those of all the tenant's requests: a key with a list of adapters "
+                    + "may not set them.")
         }
         let records = visibleAdapters(for: call.principal)
         let wanted = Precondition(call.request.headers).ifMatch

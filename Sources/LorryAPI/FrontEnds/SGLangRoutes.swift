@@ -41,6 +41,7 @@ extension APIServices {
     fileprivate func generateAsSGLang(_ call: Call, _ reader: FieldReader) async throws -> Response
     {
         let input = try SGLangRequest.Input(reader)
+        try GenerationOrder.checkPromptCount(input.values.count, input.field, reader)
         let choices = try SGLangRequest.choices(reader, count: input.values.count)
         var models: [ServedModel] = []
         for choice in choices {

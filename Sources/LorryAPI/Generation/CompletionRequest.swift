@@ -39,6 +39,7 @@ struct CompletionRequest: Sendable {
         if first.integerValue != nil {
             return [.tokens(try reader.tokenIDs(values, "prompt", vocabularySize: vocabularySize))]
         }
+        try GenerationOrder.checkPromptCount(values.count, "prompt", reader)
         var prompts: [PromptSource] = []
         for value in values {
             if first.stringValue != nil, let text = value.stringValue {

@@ -6,17 +6,19 @@ extension Conversation {
     /// The prompt that the model's chat template makes of the messages.
     ///
     /// - Throws: `APIError` 400 where the model has no template, or the template refuses.
-    func rendered(with text: TextCodec) throws(APIError) -> String {
+    func rendered(with text: TextCodec) async throws(APIError) -> String {
         let named = tools?.isEmpty == false ? text.tokenizer.namedChatTemplates["tool_use"] : nil
         guard let template = named ?? text.template else {
             throw .invalid(
                 "messages",
                 "The model has no chat template, so it cannot take messages: use /v1/completions.")
         }
+        let context = context(text.tokenizer)
         let rendered: String
-        do {
-            rendered = try template.render(context(text.tokenizer))
-        } catch {
+        // A template may loop for seconds before its bounds end it.
+        switch await onDispatch({ Result { try template.render(context) } }) {
+        case .success(let text): rendered = text
+        case .failure(let error):
             throw .invalid("messages", "The chat template refused the messages: \(error)")
         }
         guard continuesFinalMessage, let content = messages.last?.content else { return rendered }

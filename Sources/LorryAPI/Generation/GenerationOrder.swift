@@ -8,6 +8,10 @@ struct GenerationOrder: Sendable {
         let model: ServedModel
     }
 
+    /// How many prompts a request may have, whatever the queue holds: what is more is refused before
+    /// anything is made of it.
+    static let maximumPromptCount = 4096
+
     var fields: GenerationFields
     var prompts: [Prompt]
     var options = PromptSource.Options()
@@ -27,6 +31,16 @@ struct GenerationOrder: Sendable {
 
     init(_ fields: GenerationFields, _ sources: [PromptSource], for model: ServedModel) {
         self.init(fields, sources.map { Prompt(source: $0, model: model) })
+    }
+
+    /// - Throws: `APIError` 400 naming the field.
+    static func checkPromptCount(
+        _ count: Int, _ field: String, _ reader: FieldReader
+    ) throws(APIError) {
+        guard count <= maximumPromptCount else {
+            throw reader.fail(
+                field, "may hold at most \(maximumPromptCount) prompts, got \(count).")
+        }
     }
 
     /// Of all sequences together, told without tokenizing.

@@ -73,7 +73,7 @@ enum PromptSource: Sendable {
             }
             return Self.prompt(of: ids, text, options)
         case .conversation(let conversation):
-            let string = try conversation.rendered(with: text)
+            let string = try await conversation.rendered(with: text)
             let tokens = await text.tokens(
                 of: string, addingSpecialTokens: conversation.addsSpecialTokens)
             return TokenizedPrompt(text: string, tokens: tokens)

@@ -33,6 +33,14 @@ extension Response {
         )
     }
 
+    /// An answer that may be large, made and written out on a thread of its own.
+    static func json(_ make: @escaping @Sendable () -> JSON) async -> Response {
+        let bytes = await onDispatch { make().bytes }
+        return Response(
+            status: .ok, headers: [.contentType: "application/json"],
+            body: .init(byteBuffer: ByteBuffer(bytes: bytes)))
+    }
+
     static func text(_ text: String, contentType: String = "text/plain; charset=utf-8") -> Response
     {
         Response(

@@ -19,7 +19,7 @@ extension APIServices {
         if reader.value("messages") != nil {
             let conversation = try Conversation(reader)
             tokens = await model.text.tokens(
-                of: try conversation.rendered(with: model.text),
+                of: try await conversation.rendered(with: model.text),
                 addingSpecialTokens: conversation.addsSpecialTokens)
         } else {
             guard let prompt = try reader.string("prompt") else {
@@ -28,15 +28,17 @@ extension APIServices {
             tokens = await model.text.tokens(
                 of: prompt, addingSpecialTokens: try reader.bool("add_special_tokens") ?? true)
         }
-        var pieces = JSON.null
-        if try reader.bool("return_token_strs") == true {
-            pieces = .array(tokens.map { .optional(model.text.tokenizer.piece($0)) })
+        let wantsPieces = try reader.bool("return_token_strs") == true
+        let contextLength = engine.maximumContextLength
+        return await .json {
+            let tokenizer = model.text.tokenizer
+            return [
+                "count": .integer(tokens.count), "max_model_len": .integer(contextLength),
+                "tokens": .tokenIDs(tokens),
+                "token_strs": wantsPieces
+                    ? .array(tokens.map { .optional(tokenizer.piece($0)) }) : .null,
+            ]
         }
-        return .json([
-            "count": .integer(tokens.count),
-            "max_model_len": .integer(engine.maximumContextLength),
-            "tokens": .tokenIDs(tokens), "token_strs": pieces,
-        ])
     }
 
     fileprivate func detokenize(_ call: Call) async throws -> Response {
@@ -45,8 +47,17 @@ extension APIServices {
         let ids = try reader.tokenIDs(
             "tokens", vocabularySize: model.text.tokenizer.vocabularySize)
         guard let ids else { throw reader.fail("tokens", "is required.") }
-        let text = model.text.tokenizer.decode(ids, skipSpecialTokens: false)
-        // The same body means the same to vLLM, llama.cpp and SGLang, which name the answer so.
-        return .json(["prompt": .string(text), "content": .string(text), "text": .string(text)])
+        guard ids.count <= Self.maximumDetokenizedCount else {
+            throw reader.fail(
+                "tokens",
+                "may hold at most \(Self.maximumDetokenizedCount) tokens, got \(ids.count).")
+        }
+        return await .json {
+            let text = model.text.tokenizer.decode(ids, skipSpecialTokens: false)
+            // The same body means the same to vLLM, llama.cpp and SGLang, which name the answer so.
+            return ["prompt": .string(text), "content": .string(text), "text": .string(text)]
+        }
     }
+
+    private static let maximumDetokenizedCount = 1 << 20
 }

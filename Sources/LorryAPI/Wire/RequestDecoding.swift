@@ -25,12 +25,19 @@ extension Request {
                 "Unsupported content type '\(type)': only 'application/json' is allowed.")
         }
         let buffer = try await collectedBody(byteLimit: byteLimit)
+        let parse = { @Sendable () -> Result<StrictJSON, any Error> in
+            Result { try StrictJSON(parsing: buffer.readableBytesView) }
+        }
+        let isLong = buffer.readableBytes > Self.longBodyByteCount
         do {
-            return try StrictJSON(parsing: buffer.readableBytesView)
+            return try await (isLong ? onDispatch(parse) : parse()).get()
         } catch {
             throw APIError(.badRequest, "The body is \(error).")
         }
     }
+
+    /// Bodies from this size on are parsed on a thread of their own.
+    private static let longBodyByteCount = 64 << 10
 
     func collectedBody(byteLimit: Int) async throws -> ByteBuffer {
         if let text = headers[.contentLength], let length = Int(text), length > byteLimit {

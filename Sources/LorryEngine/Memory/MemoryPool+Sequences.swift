@@ -206,6 +206,8 @@ extension MemoryPool {
             !index.isForgotten(prefix.root)
         else { return }
         let tokens = sequence.tokens[start..<end]
+        // The same part may be older than those that are looked through below.
+        if index.find(tokens, below: prefix.place) != nil { return }
         if let known = index.findStart(of: tokens, below: prefix.place),
             known.tokenCount == tokens.count
         {

@@ -128,6 +128,20 @@ final class CacheBench {
         #expect(bench.pool.prefixStatistics.foundTokenCount == 100)
     }
 
+    /// Only the newest parts are looked through for a start, but the same part is found however old
+    /// it is: it would be in the cache twice.
+    @Test func theSamePartIsKeptOnceAlsoAmongMany() throws {
+        let bench = try CacheBench(blockCount: 40)
+        let scope = CacheBench.scope()
+        for number in Array(0..<12) + [0] {
+            let sequence = bench.sequence((0..<9).map { Int32(100 * number + $0) } + [7])
+            #expect(try bench.admit(sequence, scope))
+            #expect(try bench.compute(sequence, scope, count: 9))
+            bench.pool.release(sequence)
+            bench.pool.checkInvariants()
+        }
+    }
+
     @Test func theLastTokenIsAlwaysComputed() throws {
         let bench = try CacheBench(blockCount: 40)
         try bench.run(bench.sequence(tokens(64)), scope)
