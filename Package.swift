@@ -11,11 +11,10 @@ let lorrySettings: [SwiftSetting] =
         .treatAllWarnings(as: .error),
     ] + (isFuzzing ? [.unsafeFlags(["-sanitize=fuzzer,address"])] : [])
 
+/// Fuzzers hardly compute: kernels are compiled for them in a hurry, which takes minutes less.
 let kernelSettings: [CSetting] = [
     .treatAllWarnings(as: .error),
-    .unsafeFlags(
-        ["-O3", "-ffp-contract=off"]
-            + (isFuzzing ? ["-fsanitize=address", "-fsanitize-coverage=trace-cmp"] : [])),
+    .unsafeFlags([isFuzzing ? "-O1" : "-O3", "-ffp-contract=off"]),
 ]
 
 /// Adds a library target of our own, with its test target.
