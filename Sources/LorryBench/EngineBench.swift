@@ -251,7 +251,7 @@ public final class EngineBench {
         let works = StepWork.prefillSpans(
             tokenCounts: steps.map(\.promptTokenCount),
             promptTokenCount: workload.promptTokenCount, sequenceCount: workload.batch
-        ).map { work($0.spans, logitRowCount: $0.endCount, mixed: mixed) }
+        ).map { work($0, mixed: mixed) }
         let limit = works.reduce(0) { $0 + $1.limitSeconds(limits) }
         let total = steps.first.flatMap { first in steps.last.map { $0.end - first.start } }
         return PrefillMeasurement(
@@ -272,9 +272,9 @@ public final class EngineBench {
             // All are within a few tokens of each other, and attention's cost is linear in them.
             let length = workload.promptTokenCount + step.generatedCount / batch
             let spans = (0..<batch).map {
-                StepWork.Span(sequence: $0, start: length - 1, count: 1)
+                StepWork.Span(sequence: $0, start: length - 1, count: 1, logitCount: 1)
             }
-            let work = work(spans, logitRowCount: batch, mixed: mixed)
+            let work = work(spans, mixed: mixed)
             steps.append(
                 .init(
                     seconds: (step.end - start).seconds, limitSeconds: work.limitSeconds(limits),
@@ -287,9 +287,8 @@ public final class EngineBench {
         return DecodeMeasurement(batch: batch, steps: steps)
     }
 
-    private func work(_ spans: [StepWork.Span], logitRowCount: Int, mixed: Bool) -> Work {
+    private func work(_ spans: [StepWork.Span], mixed: Bool) -> Work {
         cost.work(
-            spans, logitRowCount: logitRowCount, assignment: mixed ? assignment : [],
-            adapters: adapters.map(\.cost))
+            spans, assignment: mixed ? assignment : [], adapters: adapters.map(\.cost))
     }
 }

@@ -81,9 +81,9 @@ public final class QualityBench {
         reference.run(window)
         model.run(window)
         var total = Sums()
-        let rows = Array(0..<window.count - 1)
-        for start in stride(from: 0, to: rows.count, by: ForwardPass.logitTileRowCount) {
-            let tile = rows[start..<min(start + ForwardPass.logitTileRowCount, rows.count)]
+        let rowCount = window.count - 1
+        for start in stride(from: 0, to: rowCount, by: ForwardPass.logitTileRowCount) {
+            let tile = start..<min(start + ForwardPass.logitTileRowCount, rowCount)
             var sums = [Sums](repeating: Sums(), count: tile.count)
             reference.forward.withLogits(of: tile) { right in
                 model.forward.withLogits(of: tile) { other in

@@ -9,11 +9,14 @@ public struct StepWork: Sendable {
         public var sequence: Int
         public var start: Int
         public var count: Int
+        /// The last of these whose logits are computed.
+        public var logitCount: Int
 
-        public init(sequence: Int, start: Int, count: Int) {
+        public init(sequence: Int, start: Int, count: Int, logitCount: Int) {
             self.sequence = sequence
             self.start = start
             self.count = count
+            self.logitCount = logitCount
         }
     }
 
@@ -30,8 +33,11 @@ public struct StepWork: Sendable {
 
     public var layerByteCount: Int
     public var headByteCount: Int
+    /// Of the layers' bytes, those that only rows with logits meet.
+    public var tailByteCount: Int
     public var layerParameterCount: Int
     public var headParameterCount: Int
+    public var tailParameterCount: Int
     public var weightArithmetic: Arithmetic
     public var adapterArithmetic: Arithmetic
     public var attentionArithmetic: Arithmetic
@@ -43,14 +49,17 @@ public struct StepWork: Sendable {
     public var windows: [Int?]
 
     public init(
-        layerByteCount: Int, headByteCount: Int, layerParameterCount: Int,
-        headParameterCount: Int, weightArithmetic: Arithmetic, adapterArithmetic: Arithmetic,
-        attentionArithmetic: Arithmetic, positionByteCount: Int, queryWidth: Int, windows: [Int?]
+        layerByteCount: Int, headByteCount: Int, tailByteCount: Int, layerParameterCount: Int,
+        headParameterCount: Int, tailParameterCount: Int, weightArithmetic: Arithmetic,
+        adapterArithmetic: Arithmetic, attentionArithmetic: Arithmetic, positionByteCount: Int,
+        queryWidth: Int, windows: [Int?]
     ) {
         self.layerByteCount = layerByteCount
         self.headByteCount = headByteCount
+        self.tailByteCount = tailByteCount
         self.layerParameterCount = layerParameterCount
         self.headParameterCount = headParameterCount
+        self.tailParameterCount = tailParameterCount
         self.weightArithmetic = weightArithmetic
         self.adapterArithmetic = adapterArithmetic
         self.attentionArithmetic = attentionArithmetic
@@ -64,8 +73,9 @@ public struct StepWork: Sendable {
         let configuration = model.configuration
         self.init(
             layerByteCount: model.layerByteCount, headByteCount: model.headByteCount,
-            layerParameterCount: model.layerParameterCount,
+            tailByteCount: model.tailByteCount, layerParameterCount: model.layerParameterCount,
             headParameterCount: model.headParameterCount,
+            tailParameterCount: model.tailParameterCount,
             weightArithmetic: model.format.arithmetic,
             adapterArithmetic: formats.adapters.arithmetic,
             attentionArithmetic: formats.kv.arithmetic,
@@ -74,27 +84,31 @@ public struct StepWork: Sendable {
             queryWidth: configuration.queryWidth, windows: configuration.slidingWindows)
     }
 
-    /// The work of one step.
+    /// The work of one step. An adapter's parameters are taken to be spread over the layers as the
+    /// base's.
     ///
     /// - Parameters:
-    ///   - logitRowCount: rows whose logits are computed.
     ///   - assignment: which of `adapters` each span has; empty for the base alone. Spans with equal
     ///     numbers share an adapter, whose bytes are read once.
-    public func work(
-        _ spans: [Span], logitRowCount: Int, assignment: [Int] = [], adapters: [Adapter] = []
-    ) -> Work {
+    public func work(_ spans: [Span], assignment: [Int] = [], adapters: [Adapter] = []) -> Work {
         let rowCount = spans.reduce(0) { $0 + $1.count }
-        var work = Work(byteCount: Double(layerByteCount + (logitRowCount > 0 ? headByteCount : 0)))
+        let logitCount = spans.reduce(0) { $0 + $1.logitCount }
+        let endByteCount = logitCount > 0 ? headByteCount : -tailByteCount
+        var work = Work(byteCount: Double(layerByteCount + endByteCount))
+        let bodyParameterCount = layerParameterCount - tailParameterCount
         work.add(
-            2 * Double(layerParameterCount) * Double(rowCount)
-                + 2 * Double(headParameterCount) * Double(logitRowCount), weightArithmetic)
-        for window in windows {
-            for span in spans { add(span, window: window, to: &work) }
+            2 * Double(bodyParameterCount) * Double(rowCount)
+                + 2 * Double(tailParameterCount + headParameterCount) * Double(logitCount),
+            weightArithmetic)
+        for (layer, window) in windows.enumerated() {
+            for span in spans { add(span, window: window, layer: layer, to: &work) }
         }
+        let tailShare = Double(tailParameterCount) / Double(max(layerParameterCount, 1))
         var read: Set<Int> = []
         for span in spans where span.sequence < assignment.count {
             let adapter = adapters[assignment[span.sequence]]
-            work.add(2 * Double(adapter.parameterCount) * Double(span.count), adapterArithmetic)
+            let rows = Double(span.count) - tailShare * Double(span.count - span.logitCount)
+            work.add(2 * Double(adapter.parameterCount) * rows, adapterArithmetic)
             if read.insert(assignment[span.sequence]).inserted {
                 work.byteCount += Double(adapter.byteCount)
             }
@@ -104,15 +118,18 @@ public struct StepWork: Sendable {
 
     /// One layer's attention: q · k and p · v, two operations per element each, for every pair of a
     /// row and a position that it sees.
-    private func add(_ span: Span, window: Int?, to work: inout Work) {
+    private func add(_ span: Span, window: Int?, layer: Int, to work: inout Work) {
         let end = span.start + span.count
+        let count = layer == windows.count - 1 ? span.logitCount : span.count
+        guard count > 0 else { return }
+        let start = end - count
         let window = window ?? Int.max
         // The rows that see all positions before them, then those that see a full window.
-        let growing = max(0, min(end, window) - span.start)
-        let first = span.start + 1
+        let growing = max(0, min(end, window) - start)
+        let first = start + 1
         let pairs =
             growing * (first + first + growing - 1) / 2
-            + (growing < span.count ? (span.count - growing) * window : 0)
+            + (growing < count ? (count - growing) * window : 0)
         let seen = end - max(0, window == Int.max ? 0 : first - window)
         work.add(4 * Double(queryWidth) * Double(pairs), attentionArithmetic)
         work.byteCount += Double(seen * positionByteCount)
@@ -121,28 +138,27 @@ public struct StepWork: Sendable {
     /// Cuts prompts of equal length, computed one after the other, into the spans of each step.
     ///
     /// - Parameter tokenCounts: prompt tokens that each step computed.
-    /// - Returns: per step its spans, and how many prompts end in it.
+    /// - Returns: the spans of each step; where a prompt ends, its last token has logits.
     public static func prefillSpans(
         tokenCounts: [Int], promptTokenCount: Int, sequenceCount: Int
-    ) -> [(spans: [Span], endCount: Int)] {
+    ) -> [[Span]] {
         var sequence = 0
         var position = 0
         return tokenCounts.map { tokenCount in
             var remaining = tokenCount
             var spans: [Span] = []
-            var endCount = 0
             while remaining > 0, sequence < sequenceCount {
                 let count = min(remaining, promptTokenCount - position)
-                spans.append(Span(sequence: sequence, start: position, count: count))
+                let ends = position + count == promptTokenCount
+                spans.append(
+                    Span(
+                        sequence: sequence, start: position, count: count,
+                        logitCount: ends ? 1 : 0))
                 remaining -= count
-                position += count
-                if position == promptTokenCount {
-                    endCount += 1
-                    sequence += 1
-                    position = 0
-                }
+                position = ends ? 0 : position + count
+                if ends { sequence += 1 }
             }
-            return (spans, endCount)
+            return spans
         }
     }
 }

@@ -62,7 +62,7 @@ package final class ModelStepRunner: StepRunner {
     private func sample(_ results: inout [RowResult]) {
         var done = 0
         while done < results.count {
-            let tile = batch.logitRows[done...].prefix(ForwardPass.logitTileRowCount)
+            let tile = done..<min(done + ForwardPass.logitTileRowCount, results.count)
             forward.withLogits(of: tile) { logits in
                 results.withUnsafeMutableBufferPointer { results in
                     // Safe because each task has a row of logits and a result of its own, and only

@@ -17,6 +17,19 @@ extension DecoderModel {
         }
     }
 
+    /// Of `layerByteCount`, those of what follows the last layer's keys and values.
+    public var tailByteCount: Int { tail.reduce(0) { $0 + $1.byteCount } }
+
+    /// Of `layerParameterCount`, likewise: only rows whose logits are wanted meet these.
+    public var tailParameterCount: Int {
+        tail.reduce(0) { $0 + $1.outFeatures * $1.inFeatures }
+    }
+
+    private var tail: some Sequence<PackedMatrix> {
+        (layers.last?.linears ?? []).enumerated().lazy
+            .filter { $0.offset != LinearGroup.attentionInput.rawValue }.map(\.element)
+    }
+
     /// Weights of the head.
     public var headParameterCount: Int { head.outFeatures * head.inFeatures }
 }

@@ -28,6 +28,8 @@ public final class ForwardPass {
     private var logits: AlignedBuffer<Float>  // [logitTileRowCount, vocabularySize or more]
     private var blockTables: AlignedBuffer<Int32>
     private var spans: [AttentionSpan] = []
+    /// Rows that the activations hold: those of the batch, then those whose logits are wanted.
+    private var rowCount = 0
 
     public init(model: DecoderModel, kvLayout: KVLayout, maximumRowCount: Int, pool: WorkerPool) {
         self.model = model
@@ -50,19 +52,24 @@ public final class ForwardPass {
         blockTables = AlignedBuffer(count: 1024)
     }
 
-    /// Runs all layers over a batch. Keys and values of the rows are written into their blocks.
+    /// Runs all layers over a batch. Keys and values of all rows are written into their blocks; what
+    /// follows the last layer's is computed for the rows alone whose logits are wanted.
     ///
     /// - Parameters:
     ///   - batch: tokens within the vocabulary, at positions within the model's context.
     ///   - arena: the KV blocks, block `i` at byte `i · kvLayout.blockByteCount`; changed in place.
     public func run(_ batch: ForwardBatch, arena: UnsafeMutableRawPointer) {
         precondition(batch.rowCount <= maximumRowCount)
+        rowCount = batch.rowCount
         adapters.prepare(batch.segments)
         embed(batch.tokens)
         prepareSpans(batch)
         for layer in 0..<configuration.layerCount {
-            attend(layer, batch, arena)
-            feedForward(layer, batch)
+            computeKeysAndValues(layer, batch, arena)
+            if layer == configuration.layerCount - 1 { keepLogitRows(of: batch) }
+            guard rowCount > 0 else { return }
+            attend(layer, arena)
+            feedForward(layer)
         }
     }
 
@@ -86,22 +93,20 @@ public final class ForwardPass {
         }
     }
 
-    /// Computes logits of rows of the batch that `run` last ran.
+    /// Computes logits of the batch that `run` last ran.
     ///
     /// - Parameters:
-    ///   - rows: at most `logitTileRowCount`, ascending.
+    ///   - rows: at most `logitTileRowCount`, as places in the batch's `logitRows`.
     ///   - body: gets their logits.
     public func withLogits<Result>(
-        of rows: ArraySlice<Int>, _ body: (Logits) throws -> Result
+        of rows: Range<Int>, _ body: (Logits) throws -> Result
     ) rethrows -> Result {
         precondition(rows.count <= Self.logitTileRowCount)
+        precondition(rows.lowerBound >= 0 && rows.upperBound <= rowCount, "no logits are wanted")
         let width = configuration.hiddenSize
-        for (index, row) in rows.enumerated() {
-            (projected.pointer + index * width).update(
-                from: residual.pointer + row * width, count: width)
-        }
+        let x = residual.pointer + rows.lowerBound * width
         rmsNorm(
-            projected.pointer, xStride: width, rowCount: rows.count, width: width,
+            x, xStride: width, rowCount: rows.count, width: width,
             weight: model.finalNorm, epsilon: configuration.normEpsilon, out: normalized.pointer,
             outStride: width, pool: pool)
         adapters.selectSegments(of: rows)
@@ -111,7 +116,7 @@ public final class ForwardPass {
         if stride * Self.logitTileRowCount > logits.count {
             logits = AlignedBuffer(count: stride * Self.logitTileRowCount)
         }
-        adapters.replaceFinalNorm(of: projected.pointer, out: normalized.pointer)
+        adapters.replaceFinalNorm(of: x, out: normalized.pointer)
         matmul(
             normalized.pointer, xStride: width, rowCount: rows.count, weights: model.head,
             bias: nil, y: logits.pointer, yStride: stride, pool: pool)
@@ -124,10 +129,12 @@ public final class ForwardPass {
 
     // MARK: - Layers
 
-    /// x += O(attention(Q(norm x), K(norm x), V(norm x)))
-    private func attend(_ layer: Int, _ batch: ForwardBatch, _ arena: UnsafeMutableRawPointer) {
-        normalize(.attention(layer: layer), rowCount: batch.rowCount)
-        linear(.attentionInput, layer, batch, input: normalized, output: attentionInput)
+    /// Q, K and V of norm x; K and V go into their blocks.
+    private func computeKeysAndValues(
+        _ layer: Int, _ batch: ForwardBatch, _ arena: UnsafeMutableRawPointer
+    ) {
+        normalize(.attention(layer: layer))
+        linear(.attentionInput, layer, input: normalized, output: attentionInput)
         let stride = configuration.outFeatures(of: .attentionInput)
         let query = attentionInput.pointer
         let key = query + configuration.columnStart(of: .key)
@@ -139,6 +146,12 @@ public final class ForwardPass {
         storeKV(
             k: key, kStride: stride, v: value, vStride: stride, spans: spans, layout: kvLayout,
             layer: layer, arena: arena, pool: pool)
+    }
+
+    /// x += O(attention(Q, K, V))
+    private func attend(_ layer: Int, _ arena: UnsafeMutableRawPointer) {
+        let stride = configuration.outFeatures(of: .attentionInput)
+        let query = attentionInput.pointer
         let scale = 1 / Float(configuration.headDim).squareRoot()
         pagedAttention(
             q: query, qStride: stride, headCount: configuration.headCount, spans: spans,
@@ -149,32 +162,32 @@ public final class ForwardPass {
             out: attention.pointer, outStride: configuration.queryWidth, pool: pool)
         adapters.addPromptAttention(
             layer: layer, q: query, qStride: stride, scale: scale, out: attention.pointer)
-        linear(.attentionOutput, layer, batch, input: attention, output: projected)
-        addToResidual(.attentionOutput, layer, rowCount: batch.rowCount)
+        linear(.attentionOutput, layer, input: attention, output: projected)
+        addToResidual(.attentionOutput, layer)
     }
 
     /// x += Down(silu(Gate(norm x)) ⊙ Up(norm x))
-    private func feedForward(_ layer: Int, _ batch: ForwardBatch) {
-        normalize(.feedForward(layer: layer), rowCount: batch.rowCount)
-        linear(.feedForwardInput, layer, batch, input: normalized, output: gateUp)
+    private func feedForward(_ layer: Int) {
+        normalize(.feedForward(layer: layer))
+        linear(.feedForwardInput, layer, input: normalized, output: gateUp)
         siluMultiply(
             gateUp.pointer, gateUpStride: 2 * configuration.intermediateSize,
-            rowCount: batch.rowCount, innerSize: configuration.intermediateSize,
+            rowCount: rowCount, innerSize: configuration.intermediateSize,
             out: activated.pointer, outStride: configuration.intermediateSize, pool: pool)
-        linear(.feedForwardOutput, layer, batch, input: activated, output: projected)
-        addToResidual(.feedForwardOutput, layer, rowCount: batch.rowCount)
+        linear(.feedForwardOutput, layer, input: activated, output: projected)
+        addToResidual(.feedForwardOutput, layer)
     }
 
     /// The base's matmul for all rows, with each segment's adapter around it.
     private func linear(
-        _ group: LinearGroup, _ layer: Int, _ batch: ForwardBatch, input: AlignedBuffer<Float>,
+        _ group: LinearGroup, _ layer: Int, input: AlignedBuffer<Float>,
         output: AlignedBuffer<Float>
     ) {
         let weights = model.layers[layer].linears[group.rawValue]
         let bias = model.layers[layer].biases[group.rawValue]
         adapters.begin(layer: layer, group: group, input.pointer)
         matmul(
-            input.pointer, xStride: weights.inFeatures, rowCount: batch.rowCount, weights: weights,
+            input.pointer, xStride: weights.inFeatures, rowCount: rowCount, weights: weights,
             bias: bias, y: output.pointer,
             yStride: weights.outFeatures, reruns: adapters.reruns, then: adapters.adjustments,
             pool: pool)
@@ -212,7 +225,35 @@ public final class ForwardPass {
         }
     }
 
-    private func normalize(_ site: BaseModule.NormSite, rowCount: Int) {
+    /// Moves the rows whose logits are wanted to the front, and forgets the others: of the last layer
+    /// no other row is asked for anything but its keys and values.
+    private func keepLogitRows(of batch: ForwardBatch) {
+        let kept = batch.logitRows
+        guard kept.count < rowCount else { return }
+        move(kept, of: residual, width: configuration.hiddenSize)
+        move(kept, of: attentionInput, width: configuration.outFeatures(of: .attentionInput))
+        adapters.keep(kept)
+        var place = 0
+        for (index, span) in batch.spans.enumerated() {
+            let first = place
+            while place < kept.count, kept[place] < span.rows.upperBound { place += 1 }
+            // Consecutive, as they were appended.
+            spans[index].rowStart = first
+            spans[index].rowCount = place - first
+            if first < place { spans[index].startPosition += kept[first] - span.rows.lowerBound }
+        }
+        spans.removeAll { $0.rowCount == 0 }
+        rowCount = kept.count
+    }
+
+    private func move(_ rows: [Int], of activations: AlignedBuffer<Float>, width: Int) {
+        for (place, row) in rows.enumerated() where place != row {
+            (activations.pointer + place * width).update(
+                from: activations.pointer + row * width, count: width)
+        }
+    }
+
+    private func normalize(_ site: BaseModule.NormSite) {
         let width = configuration.hiddenSize
         rmsNorm(
             residual.pointer, xStride: width, rowCount: rowCount, width: width,
@@ -236,7 +277,7 @@ public final class ForwardPass {
     }
 
     /// - Parameter group: whose output it is.
-    private func addToResidual(_ group: LinearGroup, _ layer: Int, rowCount: Int) {
+    private func addToResidual(_ group: LinearGroup, _ layer: Int) {
         let width = configuration.hiddenSize
         adapters.addBottlenecks(
             layer: layer, group: group, output: projected.pointer, residual: residual.pointer)

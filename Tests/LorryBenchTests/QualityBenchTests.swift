@@ -73,7 +73,7 @@ import Testing
             logits: tokens.indices)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
         let width = model.configuration.vocabularySize
-        let mean = forward.withLogits(of: Array(0..<49)[...]) { logits in
+        let mean = forward.withLogits(of: 0..<49) { logits in
             (0..<49).reduce(0.0) { sum, row in
                 let row = (logits: logits.row(row), next: Int(tokens[row + 1]))
                 let total = (0..<width).reduce(0.0) { $0 + exp(Double(row.logits[$1])) }

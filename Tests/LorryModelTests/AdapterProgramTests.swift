@@ -194,7 +194,7 @@ import Testing
         #expect(batch.segments.count == 3)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
         let width = TinyModel.vocabularySize
-        let mixed = forward.withLogits(of: batch.logitRows[...]) { logits in
+        let mixed = forward.withLogits(of: batch.logitRows.indices) { logits in
             (0..<4).flatMap { Array(logits.row($0)) }
         }
         for index in programs.indices {

@@ -129,7 +129,7 @@ extension DecoderModel {
             tokens: tokens[...], startPosition: 0, blockTable: (0..<blockCount).map { Int32($0) },
             program: program, logits: tokens.indices)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
-        return forward.withLogits(of: batch.logitRows[...]) { logits in
+        return forward.withLogits(of: batch.logitRows.indices) { logits in
             tokens.indices.flatMap { Array(logits.row($0)) }
         }
     }

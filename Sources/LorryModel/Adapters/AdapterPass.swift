@@ -30,6 +30,20 @@ final class AdapterPass {
         adjustments.clear()
     }
 
+    /// Goes on with these rows alone, in their order from 0 on.
+    ///
+    /// - Parameter rows: ascending.
+    func keep(_ rows: [Int]) {
+        var place = 0
+        for index in segments.indices {
+            while place < rows.count, rows[place] < segments[index].rows.lowerBound { place += 1 }
+            let first = place
+            while place < rows.count, rows[place] < segments[index].rows.upperBound { place += 1 }
+            segments[index].rows = first..<place
+        }
+        segments.removeAll { $0.rows.isEmpty }
+    }
+
     // MARK: - Linear layers
 
     /// Operation 1, x ← T(x), and what of the others can be done before y is known.
@@ -164,20 +178,15 @@ final class AdapterPass {
 
     // MARK: - Head
 
-    /// Finds the segments among some rows, with rows counted as they are listed.
-    ///
-    /// - Parameter rows: ascending.
-    func selectSegments(of rows: ArraySlice<Int>) {
+    /// Finds the segments among some rows, with rows counted from the first.
+    func selectSegments(of rows: Range<Int>) {
         selected.removeAll(keepingCapacity: true)
-        var start = rows.startIndex
-        for segment in segments {
-            while start < rows.endIndex, rows[start] < segment.rows.lowerBound { start += 1 }
-            var end = start
-            while end < rows.endIndex, rows[end] < segment.rows.upperBound { end += 1 }
-            guard start < end else { continue }
-            let first = rows.startIndex
-            selected.append(.init(rows: start - first..<end - first, program: segment.program))
-            start = end
+        for segment in segments where segment.rows.overlaps(rows) {
+            let own = segment.rows.clamped(to: rows)
+            selected.append(
+                .init(
+                    rows: own.lowerBound - rows.lowerBound..<own.upperBound - rows.lowerBound,
+                    program: segment.program))
         }
     }
 
