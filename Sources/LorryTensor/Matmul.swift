@@ -204,7 +204,7 @@ private struct PreparedRows {
         let byteCount = lineCount * 64
         let total = reruns.reduce(count) { $0 + $1.rowCount }
         let rows = pool.rowScratch(byteCount: total * byteCount)
-        pool.runRanges(count: count, minimum: max(1, 32768 / inFeatures)) { range in
+        pool.runRanges(count: count, minimum: max(1, 8192 / inFeatures)) { range in
             for row in range {
                 kernels.pointee.prepare_row(
                     x + row * xStride, inFeatures, format, rows + row * byteCount)

@@ -12,54 +12,9 @@ import CKernels
 /// - one with parts that need whole rows, or whose matmul is not the batch's alone, by tasks of some
 ///   rows after the matmul.
 ///
-/// `clear`, `append` for each segment, `begin`, `matmul(…, then: self)`, `finish`. Used by one thread
-/// at a time; keeps its memory.
+/// `fill`, `begin`, `matmul(…, then: self)`, `finish`. Used by one thread at a time; keeps its memory.
 public final class OutputAdjustments {
-    /// The parts of one segment: where they lie in the lists of all.
-    private struct Segment {
-        var shrink: ShrinkSegment?
-        var expands: Range<Int>
-        var scales: Range<Int>
-        var biases: Range<Int>
-        var structured: Range<Int>
-        var mixes: Range<Int>
-        /// Factor elements, read once per step.
-        var elementCount = 0
-        var rowStart: Int
-        var rowCount: Int
-        var way = Way.columns
-        /// Whether the columns that the batch's matmul computes are not the segment's last word.
-        var waits = false
-
-        var cost: Int { AdapterCut.cost(elements: elementCount, rowCount: rowCount) }
-        var needsRows: Bool { waits || !structured.isEmpty || !mixes.isEmpty }
-    }
-
-    private enum Way {
-        /// One task for all.
-        case whole
-        /// As columns are computed.
-        case columns
-        /// Tasks of some rows.
-        case rows
-    }
-
-    private struct Structured {
-        var delta: StructuredDelta
-        var columnStart: Int
-    }
-
-    private struct Mix {
-        var mix: PairMix
-        var columnStart: Int
-    }
-
-    private var segments: [Segment] = []
-    private var expands: [ExpandSegment] = []
-    private var scales: [VectorSegment] = []
-    private var biases: [VectorSegment] = []
-    private var structured: [Structured] = []
-    private var mixes: [Mix] = []
+    private var parts = AdjustmentParts()
     /// Shrinks of large segments.
     private var shrinks: [ShrinkSegment] = []
     /// Indices of small segments.
@@ -74,96 +29,23 @@ public final class OutputAdjustments {
     private var startsOnPanels = true
     /// Results of the shrinks: each segment's `[rows, rank]`, one after another.
     private var shrunk = AlignedBuffer<Float>(count: 1 << 14)
-    private var shrunkCount = 0
 
     public init() {}
 
-    public var isEmpty: Bool { segments.isEmpty }
+    public var isEmpty: Bool { parts.segments.isEmpty }
 
     public func clear() {
-        segments.removeAll(keepingCapacity: true)
-        expands.removeAll(keepingCapacity: true)
-        scales.removeAll(keepingCapacity: true)
-        biases.removeAll(keepingCapacity: true)
+        parts.clear()
         shrinks.removeAll(keepingCapacity: true)
         small.removeAll(keepingCapacity: true)
         byRows.removeAll(keepingCapacity: true)
-        structured.removeAll(keepingCapacity: true)
-        mixes.removeAll(keepingCapacity: true)
-        shrunkCount = 0
         input = nil
     }
 
-    /// Starts a segment, which has no parts yet.
-    ///
-    /// - Parameter waits: whether something else writes to its part of y between the matmul and
-    ///   `finish`, so that nothing may be done to it before.
-    public func appendSegment(rows: Range<Int>, waits: Bool = false) {
-        func none(_ count: Int) -> Range<Int> { count..<count }
-        segments.append(
-            Segment(
-                expands: none(expands.count), scales: none(scales.count),
-                biases: none(biases.count), structured: none(structured.count),
-                mixes: none(mixes.count), rowStart: rows.lowerBound, rowCount: rows.count,
-                waits: waits))
-    }
-
-    /// Gives the last segment its A; where it puts its result is chosen here.
-    ///
-    /// - Parameters:
-    ///   - elementCount: of A and of the expands that read its result.
-    /// - Returns: the place of the result, which the segment's expands refer to.
-    public func append(_ shrink: ShrinkSegment, elementCount: Int) -> Int {
-        var shrink = shrink
-        shrink.vOffset = shrunkCount
-        shrunkCount += shrink.rowCount * shrink.rank
-        segments[segments.count - 1].shrink = shrink
-        segments[segments.count - 1].elementCount += elementCount
-        return shrink.vOffset
-    }
-
-    /// Adds a matrix that acts on the input itself to the last segment: an expand whose v is a part
-    /// of the input's columns, from `vOffset` on.
-    public func appendDense(_ expand: ExpandSegment) {
-        segments[segments.count - 1].elementCount += expand.rank * expand.outFeatures
-        var expand = expand
-        expand.readsInput = true
-        append(expand)
-    }
-
-    /// Adds to the last segment.
-    public func append(_ delta: StructuredDelta, columnStart: Int) {
-        structured.append(Structured(delta: delta, columnStart: columnStart))
-        segments[segments.count - 1].structured = extended(
-            segments[segments.count - 1].structured)
-    }
-
-    /// Adds to the last segment; done after the scales, before the biases.
-    public func append(_ mix: PairMix, columnStart: Int) {
-        mixes.append(Mix(mix: mix, columnStart: columnStart))
-        segments[segments.count - 1].mixes = extended(segments[segments.count - 1].mixes)
-    }
-
-    /// Adds to the last segment.
-    public func append(_ expand: ExpandSegment) {
-        expands.append(expand)
-        segments[segments.count - 1].expands = extended(segments[segments.count - 1].expands)
-    }
-
-    /// Adds to the last segment.
-    public func appendScale(_ scale: VectorSegment) {
-        scales.append(scale)
-        segments[segments.count - 1].scales = extended(segments[segments.count - 1].scales)
-    }
-
-    /// Adds to the last segment.
-    public func appendBias(_ bias: VectorSegment) {
-        biases.append(bias)
-        segments[segments.count - 1].biases = extended(segments[segments.count - 1].biases)
-    }
-
-    private func extended(_ range: Range<Int>) -> Range<Int> {
-        range.lowerBound..<range.upperBound + 1
+    /// Takes the segments of a matmul in place of the last one's.
+    public func fill(_ append: (inout AdjustmentParts) -> Void) {
+        clear()
+        append(&parts)
     }
 
     // MARK: - Around a matmul
@@ -176,24 +58,26 @@ public final class OutputAdjustments {
     public func begin(
         _ x: UnsafePointer<Float>, xStride: Int, inFeatures: Int, yStride: Int, pool: WorkerPool
     ) {
-        if shrunkCount > shrunk.count { shrunk = AlignedBuffer(count: 2 * shrunkCount) }
-        for expand in expands { expand.check(yStride: yStride) }
+        if parts.shrunkCount > shrunk.count {
+            shrunk = AlignedBuffer(count: 2 * parts.shrunkCount)
+        }
+        for expand in parts.expands { expand.check(yStride: yStride) }
         input = (x, xStride)
-        let total = segments.reduce(0) { $0 + $1.cost }
+        let total = parts.segments.reduce(0) { $0 + $1.cost }
         let cut = AdapterCut(total: total, threadCount: pool.threadCount)
         hasLarge = false
         startsOnPanels = true
-        for index in segments.indices {
-            let way = Self.way(of: segments[index], cut)
-            segments[index].way = way
+        for index in parts.segments.indices {
+            let way = Self.way(of: parts.segments[index], cut)
+            parts.segments[index].way = way
             switch way {
             case .whole: small.append(index)
             case .rows: byRows.append(index)
             case .columns:
                 hasLarge = true
-                if let shrink = segments[index].shrink { shrinks.append(shrink) }
-                for expand in segments[index].expands
-                where expands[expand].outStart % PackedMatrix.panelWidth != 0 {
+                if let shrink = parts.segments[index].shrink { shrinks.append(shrink) }
+                for expand in parts.segments[index].expands
+                where parts.expands[expand].outStart % PackedMatrix.panelWidth != 0 {
                     startsOnPanels = false
                 }
             }
@@ -204,7 +88,9 @@ public final class OutputAdjustments {
             pool: pool)
     }
 
-    private static func way(of segment: Segment, _ cut: AdapterCut) -> Way {
+    private static func way(of segment: AdjustmentParts.Segment, _ cut: AdapterCut)
+        -> AdjustmentParts.Way
+    {
         if segment.needsRows { return .rows }
         return segment.shrink != nil && cut.taskCount(cost: segment.cost) <= 1 ? .whole : .columns
     }
@@ -219,7 +105,7 @@ public final class OutputAdjustments {
         _ columns: Range<Int>, _ y: UnsafeMutablePointer<Float>, yStride: Int,
         kernels: UnsafePointer<ck_table>
     ) {
-        for segment in segments where segment.way == .columns {
+        for segment in parts.segments where segment.way == .columns {
             adjust(segment, 0..<segment.rowCount, columns, y, yStride, kernels)
         }
     }
@@ -233,17 +119,17 @@ public final class OutputAdjustments {
         _ x: UnsafePointer<Float>, xStride: Int, inFeatures: Int, y: UnsafeMutablePointer<Float>,
         yStride: Int, pool: WorkerPool
     ) {
-        for segment in segments where segment.way != .columns {
+        for segment in parts.segments where segment.way != .columns {
             segment.shrink?.check(xStride: xStride, inFeatures: inFeatures)
         }
         finishRows(x, xStride: xStride, inFeatures: inFeatures, y: y, yStride: yStride, pool: pool)
         guard !small.isEmpty else { return }
         let kernels = pool.kernels
         pool.run(taskCount: small.count) { task in
-            let segment = segments[small[task]]
+            let segment = parts.segments[small[task]]
             // What this thread will read next, if the threads keep in step.
             let next = task + pool.threadCount
-            if next < small.count, let a = segments[small[next]].shrink?.a {
+            if next < small.count, let a = parts.segments[small[next]].shrink?.a {
                 ck_fetch(a, Self.fetchedByteCount)
             }
             guard let shrink = segment.shrink else { return }
@@ -263,9 +149,9 @@ public final class OutputAdjustments {
     ) {
         let kernels = pool.kernels
         pool.runPieces(groupCount: byRows.count) { index in
-            pieces(segments[byRows[index]].rowCount, Self.taskRowCount)
+            pieces(parts.segments[byRows[index]].rowCount, Self.taskRowCount)
         } body: { index, piece in
-            let segment = segments[byRows[index]]
+            let segment = parts.segments[byRows[index]]
             let first = piece * Self.taskRowCount
             let rows = first..<min(first + Self.taskRowCount, segment.rowCount)
             if let shrink = segment.shrink {
@@ -277,8 +163,8 @@ public final class OutputAdjustments {
                 let input = x + (segment.rowStart + row) * xStride
                 let output = y + (segment.rowStart + row) * yStride
                 for index in segment.structured {
-                    structured[index].delta.add(
-                        input, to: output + structured[index].columnStart, kernels: kernels)
+                    let part = parts.structured[index]
+                    part.delta.add(input, to: output + part.columnStart, kernels: kernels)
                 }
             }
             adjust(segment, rows, 0..<yStride, y, yStride, kernels)
@@ -292,11 +178,11 @@ public final class OutputAdjustments {
     /// - Parameters:
     ///   - rows: counted from the segment's first.
     private func adjust(
-        _ segment: Segment, _ rows: Range<Int>, _ columns: Range<Int>,
+        _ segment: AdjustmentParts.Segment, _ rows: Range<Int>, _ columns: Range<Int>,
         _ y: UnsafeMutablePointer<Float>, _ yStride: Int, _ kernels: UnsafePointer<ck_table>
     ) {
         for index in segment.expands {
-            let expand = expands[index]
+            let expand = parts.expands[index]
             let part = columns.clamped(
                 to: expand.outStart..<expand.outStart + expand.outFeatures)
             guard !part.isEmpty else { continue }
@@ -309,16 +195,16 @@ public final class OutputAdjustments {
         }
         let all = segment.rowStart + rows.lowerBound..<segment.rowStart + rows.upperBound
         for index in segment.scales {
-            scales[index].apply(kernels.pointee.multiply, all, columns, y, yStride)
+            parts.scales[index].apply(kernels.pointee.multiply, all, columns, y, yStride)
         }
         for index in segment.mixes {
             for row in all {
-                mixes[index].mix.apply(
-                    y + row * yStride + mixes[index].columnStart, kernels: kernels)
+                let part = parts.mixes[index]
+                part.mix.apply(y + row * yStride + part.columnStart, kernels: kernels)
             }
         }
         for index in segment.biases {
-            biases[index].apply(kernels.pointee.add, all, columns, y, yStride)
+            parts.biases[index].apply(kernels.pointee.add, all, columns, y, yStride)
         }
     }
 

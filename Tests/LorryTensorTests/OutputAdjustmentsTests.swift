@@ -132,18 +132,19 @@ private final class AdjustedBatch {
     /// As a forward pass does it.
     func together(_ adjustments: OutputAdjustments, pool: WorkerPool) -> [Float] {
         var y = [Float](repeating: .nan, count: rowCount * outFeatures)
-        adjustments.clear()
-        for segment in segments {
-            adjustments.appendSegment(rows: segment.rows)
-            if let shrink = segment.shrink {
-                let vOffset = adjustments.append(shrink, elementCount: segment.elementCount)
-                for var expand in segment.expands {
-                    expand.vOffset += vOffset
-                    adjustments.append(expand)
+        adjustments.fill { parts in
+            for segment in segments {
+                parts.appendSegment(rows: segment.rows)
+                if let shrink = segment.shrink {
+                    let vOffset = parts.append(shrink, elementCount: segment.elementCount)
+                    for var expand in segment.expands {
+                        expand.vOffset += vOffset
+                        parts.append(expand)
+                    }
                 }
+                for scale in segment.scales { parts.appendScale(scale) }
+                for bias in segment.biases { parts.appendBias(bias) }
             }
-            segment.scales.forEach(adjustments.appendScale)
-            segment.biases.forEach(adjustments.appendBias)
         }
         adjustments.begin(
             x, xStride: inFeatures, inFeatures: inFeatures, yStride: outFeatures, pool: pool)

@@ -10,8 +10,10 @@ import Testing
         let pool = Machine.pool(level)
         let adjustments = OutputAdjustments()
         var y = [Float](repeating: 0, count: outFeatures)
-        adjustments.appendSegment(rows: 0..<1)
-        adjustments.append(delta, columnStart: 0)
+        adjustments.fill { parts in
+            parts.appendSegment(rows: 0..<1)
+            parts.append(delta, columnStart: 0)
+        }
         x.withUnsafeBufferPointer { x in
             guard let x = x.baseAddress else { return }
             let width = outFeatures

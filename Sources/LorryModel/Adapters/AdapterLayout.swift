@@ -18,8 +18,7 @@ struct AdapterLayout {
     mutating func plan(method: String) -> AdapterPlan {
         var operations = AdapterOperations()
         for layer in 0..<configuration.layerCount {
-            operations.groups.append(
-                LinearGroup.allCases.map { layOut(layer: layer, group: $0) })
+            operations.appendLayer(LinearGroup.allCases.map { layOut(layer: layer, group: $0) })
         }
         operations.head = layOutHead()
         operations.embedding = layOutEmbedding()

@@ -50,13 +50,14 @@ final class AdapterPass {
     func begin(layer: Int, group: LinearGroup, _ x: UnsafeMutablePointer<Float>) {
         guard !segments.isEmpty else { return }
         let inFeatures = configuration.inFeatures(of: group)
-        adjustments.clear()
         transforms.clear()
-        for segment in segments {
-            guard let operations = segment.program.operations.groups[layer][group.rawValue]
-            else { continue }
-            transforms.append(operations, of: segment)
-            adjustments.append(operations, of: segment, inFeatures: inFeatures)
+        adjustments.fill { parts in
+            for segment in segments {
+                guard let shared = segment.program.operations.at(layer, group) else { continue }
+                parts.append(shared.program, of: segment, inFeatures: inFeatures)
+                guard !shared.program.inputTransforms.isEmpty else { continue }
+                transforms.append(shared.program, of: segment)
+            }
         }
         transforms.run(
             x, width: inFeatures, yStride: configuration.outFeatures(of: group))
@@ -205,10 +206,11 @@ final class AdapterPass {
     ) {
         let width = configuration.hiddenSize
         addHeadRows(\.table, x, y, yStride: yStride)
-        adjustments.clear()
-        for segment in selected {
-            guard let head = segment.program.operations.head else { continue }
-            adjustments.append(head.operations, of: segment, inFeatures: width, waits: true)
+        adjustments.fill { parts in
+            for segment in selected {
+                guard let head = segment.program.operations.head else { continue }
+                parts.append(head.operations, of: segment, inFeatures: width, waits: true)
+            }
         }
         adjustments.begin(x, xStride: width, inFeatures: width, yStride: yStride, pool: pool)
         adjustments.finish(
@@ -231,11 +233,11 @@ final class AdapterPass {
 
 // MARK: - Operations of segments
 
-extension OutputAdjustments {
+extension AdjustmentParts {
     /// Adds a segment with its operations at one group of linear layers.
     ///
     /// - Parameter waits: whether y is not final once the batch's matmul has computed it.
-    fileprivate func append(
+    fileprivate mutating func append(
         _ group: GroupProgram, of segment: ForwardBatch.Segment, inFeatures: Int,
         waits: Bool = false
     ) {
@@ -251,6 +253,7 @@ extension OutputAdjustments {
                         vStride: group.shrinkRank))
             }
         }
+        guard !group.isLowRankAlone else { return }
         for part in group.dense {
             appendDense(
                 ExpandSegment(
@@ -268,7 +271,8 @@ extension OutputAdjustments {
         for bias in group.biases { appendBias(VectorSegment(bias, of: segment)) }
     }
 
-    private func append(_ structured: GroupProgram.Structured, of program: AdapterProgram) {
+    private mutating func append(_ structured: GroupProgram.Structured, of program: AdapterProgram)
+    {
         switch structured {
         case .sparse(let starts, let columns, let values, let columnStart, let outFeatures):
             append(

@@ -79,8 +79,8 @@ public final class AdapterProgram: Sendable {
 
 /// The operations of an adapter. Offsets are in bytes from the start of the operands.
 struct AdapterOperations: Sendable {
-    /// By layer, then by `LinearGroup`; nil where the adapter leaves the group alone.
-    var groups: [[GroupProgram?]] = []
+    /// By layer and `LinearGroup`; nil where the adapter leaves the group alone.
+    private var groups: [SharedGroupProgram?] = []
     var head: HeadProgram?
     var embedding: EmbeddingProgram?
     /// Weights that take the places of norms: f32 `[hiddenSize]`.
@@ -90,6 +90,24 @@ struct AdapterOperations: Sendable {
     var promptAttentions: [Int: PromptAttentionProgram] = [:]
     var bottlenecks: [BottleneckPlace: BottleneckProgram] = [:]
     var keepsKeysAndValues = false
+
+    /// Adds those of the next layer.
+    mutating func appendLayer(_ programs: [GroupProgram?]) {
+        precondition(programs.count == LinearGroup.allCases.count, "a layer has all groups")
+        groups += programs.map { $0.map(SharedGroupProgram.init) }
+    }
+
+    func at(_ layer: Int, _ group: LinearGroup) -> SharedGroupProgram? {
+        groups[layer * LinearGroup.allCases.count + group.rawValue]
+    }
+}
+
+/// A group's program as a step takes it, for each layer and each adapter of the batch: by one
+/// reference, not by one for each of its lists.
+final class SharedGroupProgram: Sendable {
+    let program: GroupProgram
+
+    init(_ program: GroupProgram) { self.program = program }
 }
 
 /// The operations around the linear layers of one group in one layer.
@@ -156,6 +174,13 @@ struct GroupProgram: Sendable, Equatable {
     var outputScales: [Vector] = []
     var mixes: [Mix] = []
     var biases: [Vector] = []
+
+    /// Whether A and B are all that there is, as with most adapters: a step need not look at the
+    /// other lists.
+    var isLowRankAlone: Bool {
+        inputTransforms.isEmpty && dense.isEmpty && structured.isEmpty && outputScales.isEmpty
+            && mixes.isEmpty && biases.isEmpty
+    }
 }
 
 /// What is done to the logits.
