@@ -33,12 +33,18 @@ public final class Readiness: Sendable {
     }
 
     /// The elements of an endless sequence until the server stops, so that a client that follows
-    /// it does not hold the stop up.
-    func untilStopping<Element: Sendable>(_ source: AsyncStream<Element>) -> AsyncStream<Element> {
+    /// it does not hold the stop up; also until it may hear no more, which is asked every second.
+    func untilStopping<Element: Sendable>(
+        _ source: AsyncStream<Element>, while mayHear: @escaping @Sendable () -> Bool
+    ) -> AsyncStream<Element> {
         let (stream, continuation) = AsyncStream.makeStream(
             of: Element.self, bufferingPolicy: .bufferingNewest(1024))
         let pump = Task {
             for await element in source { continuation.yield(element) }
+            continuation.finish()
+        }
+        let watch = Task {
+            while mayHear() { try await Task.sleep(for: .seconds(1)) }
             continuation.finish()
         }
         let id = state.withLock { state -> Int? in
@@ -49,6 +55,7 @@ public final class Readiness: Sendable {
         }
         continuation.onTermination = { [weak self] _ in
             pump.cancel()
+            watch.cancel()
             if let id { self?.removeStopHandler(id) }
         }
         if id == nil { continuation.finish() }

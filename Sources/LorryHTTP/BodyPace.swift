@@ -26,7 +26,14 @@ package struct BodyPace: Sendable {
         let grace = TimeAmount(limits.bodyIdleTimeout)
         guard waitedSinceBytes <= grace else { return false }
         guard waitedInAll > grace else { return true }
-        let seconds = Double(waitedInAll.nanoseconds) / 1e9
-        return Double(receivedByteCount) >= seconds * Double(limits.bodyByteRate)
+        guard has(broughtAt: limits.bodyByteRate, since: .zero) else { return false }
+        return has(
+            broughtAt: limits.longBodyByteRate, since: TimeAmount(limits.longBodyTimeout))
+    }
+
+    /// Whether so many bytes per second came of the time waited for beyond `start`.
+    private func has(broughtAt byteRate: Int, since start: TimeAmount) -> Bool {
+        let seconds = Double((waitedInAll - start).nanoseconds) / 1e9
+        return Double(receivedByteCount) >= seconds * Double(byteRate)
     }
 }

@@ -30,6 +30,11 @@ public struct HTTPLimits: Sendable {
     /// Bytes per second that a request body must bring on average after its first
     /// `bodyIdleTimeout`, not counting the time in which the server did not read. Under it: 408.
     public var bodyByteRate = 512
+    /// A body that takes longer than this must bring `longBodyByteRate` bytes per second of the time
+    /// beyond, likewise: so one of `n` bytes is over, or refused with 408, after
+    /// `longBodyTimeout + n / longBodyByteRate` of waiting.
+    public var longBodyTimeout: Duration = .seconds(600)
+    public var longBodyByteRate = 64 * 1024
     /// A response of which bytes wait, and of which the client takes fewer than
     /// `responseStallByteCount` for this long, is given up.
     public var responseStallTimeout: Duration = .seconds(60)

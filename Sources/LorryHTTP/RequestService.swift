@@ -10,9 +10,18 @@ struct ConnectionPeer: Sendable {
     let isSecure: Bool
 }
 
+/// A responder that answers some requests without any waiting and with next to no work, such as
+/// probes. They are answered on the connection's event loop, not in line behind the tasks that
+/// hold the threads of Swift's pool.
+public protocol ImmediateResponder: HTTPResponder {
+    /// Whether the answer to a request is made without suspending. Asked before its task begins.
+    func answersImmediately(_ request: HTTPRequest) -> Bool
+}
+
 /// Runs a responder for a request, and sends exactly one response.
 struct RequestService: Sendable {
     let respond: @Sendable (Request, HTTPRequestSource) async throws -> Response
+    let answersImmediately: @Sendable (HTTPRequest) -> Bool
     let logger: Logger
     let serverName: String?
 
@@ -20,6 +29,8 @@ struct RequestService: Sendable {
     where Responder.Context: RequestContext, Responder.Context.Source == HTTPRequestSource {
         self.logger = logger
         self.serverName = serverName
+        let immediate = responder as? any ImmediateResponder
+        answersImmediately = { immediate?.answersImmediately($0) ?? false }
         respond = { request, source in
             let context = Responder.Context(source: source)
             do {
@@ -30,15 +41,20 @@ struct RequestService: Sendable {
         }
     }
 
-    /// Starts the request's task; it posts `taskEnded` last.
+    /// Starts the request's task; it posts `taskEnded` last. One that is answered immediately runs
+    /// before this returns.
     func start(
         _ exchange: Exchange, peer: ConnectionPeer, onEnd: @escaping @Sendable () -> Void
     ) -> Task<Void, Never> {
-        Task {
+        let work = { @Sendable in
             await run(exchange, peer: peer)
             onEnd()
             exchange.post(.taskEnded)
         }
+        guard #available(macOS 26, *), answersImmediately(exchange.request) else {
+            return Task(operation: work)
+        }
+        return Task.immediate(operation: work)
     }
 
     private func run(_ exchange: Exchange, peer: ConnectionPeer) async {

@@ -81,14 +81,17 @@ extension AdapterRegistry {
     }
 
     /// Asks that the adapter stay in memory.
+    /// - Throws: `notFound`; `overAllowance` where the tenant would have more pinned than that;
+    ///   `storage`.
     @discardableResult
     public func pin(
-        name: String, tenant: String = AdapterKey.sharedTenant, actor: String
+        name: String, tenant: String = AdapterKey.sharedTenant,
+        allowance: TenantAllowance = .unlimited, actor: String
     ) async throws(RegistryError) -> AdapterRecord {
-        try await writer.update(AdapterKey(name: name, tenant: tenant), action: .pin, actor: actor)
-        {
-            $0.isPinned = true
-        }
+        try await writer.update(
+            AdapterKey(name: name, tenant: tenant), action: .pin, allowance: allowance,
+            actor: actor
+        ) { $0.isPinned = true }
     }
 
     @discardableResult

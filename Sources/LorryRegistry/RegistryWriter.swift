@@ -94,7 +94,8 @@ actor RegistryWriter {
 
     /// Changes a name's flags; writes nothing if they are so already.
     func update(
-        _ key: AdapterKey, action: RegistryEvent.Action, actor: String,
+        _ key: AdapterKey, action: RegistryEvent.Action,
+        allowance: TenantAllowance = .unlimited, actor: String,
         _ body: @Sendable (inout NameEntry) -> Void
     ) throws(RegistryError) -> AdapterRecord {
         try turn {
@@ -102,6 +103,10 @@ actor RegistryWriter {
             var after = entry
             body(&after)
             if after == entry { return record }
+            if after.isPinned, !entry.isPinned {
+                let holdings = core.withContents { $0.holdings[key.tenant] }
+                try (holdings ?? TenantHoldings()).checkNewPin(key, allowance)
+            }
             try commit([
                 RegistryChange(
                     key: key, before: entry, after: after,

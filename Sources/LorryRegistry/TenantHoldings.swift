@@ -6,10 +6,15 @@ public struct TenantAllowance: Sendable, Equatable {
     public var adapterCount: Int?
     /// Bytes of stored files: each distinct version in the histories of its names once.
     public var storedByteCount: Int?
+    /// Names of adapters that are pinned.
+    public var pinnedCount: Int?
 
-    public init(adapterCount: Int? = nil, storedByteCount: Int? = nil) {
+    public init(
+        adapterCount: Int? = nil, storedByteCount: Int? = nil, pinnedCount: Int? = nil
+    ) {
         self.adapterCount = adapterCount
         self.storedByteCount = storedByteCount
+        self.pinnedCount = pinnedCount
     }
 }
 
@@ -24,6 +29,7 @@ struct TenantHoldings: Sendable {
 
     private(set) var adapterCount = 0
     private(set) var storedByteCount = 0
+    private(set) var pinnedCount = 0
     private var held: [AdapterVersionID: Held] = [:]
 
     /// Takes one name's change over.
@@ -32,6 +38,7 @@ struct TenantHoldings: Sendable {
         _ before: NameEntry?, with after: NameEntry?, byteCount: (AdapterVersionID) -> Int
     ) {
         adapterCount += (after == nil ? 0 : 1) - (before == nil ? 0 : 1)
+        pinnedCount += (after?.isPinned == true ? 1 : 0) - (before?.isPinned == true ? 1 : 0)
         for past in after?.history ?? [] {
             if held[past.version] == nil {
                 let size = byteCount(past.version)
@@ -60,6 +67,15 @@ struct TenantHoldings: Sendable {
             .overAllowance,
             "tenant \(quoted(key.tenant)) may have \(limit) adapters and has \(adapterCount): "
                 + "there is no room for \(quoted(key.name))")
+    }
+
+    /// Whether a tenant with these holdings may pin one name more.
+    func checkNewPin(_ key: AdapterKey, _ allowance: TenantAllowance) throws(RegistryError) {
+        guard let limit = allowance.pinnedCount, pinnedCount >= limit else { return }
+        throw RegistryError(
+            .overAllowance,
+            "tenant \(quoted(key.tenant)) may pin \(limit) adapters and has pinned \(pinnedCount): "
+                + "\(quoted(key.name)) would be one too many")
     }
 
     /// Whether these holdings may become what a change makes of them. A change that adds nothing
@@ -100,5 +116,16 @@ extension AdapterRegistry {
         guard !isKnown else { return }
         try checkNew(key)
         try (holdings ?? TenantHoldings()).checkNewName(key, allowance)
+    }
+
+    /// Says before an adapter is added what `pin` would say then.
+    /// - Throws: `overAllowance` where the name is not pinned and would be one too many.
+    public func checkPinRoom(
+        name: String, tenant: String, allowance: TenantAllowance
+    ) throws(RegistryError) {
+        let key = AdapterKey(name: name, tenant: tenant)
+        let (entry, holdings) = core.withContents { ($0.names[key], $0.holdings[tenant]) }
+        guard entry?.isPinned != true else { return }
+        try (holdings ?? TenantHoldings()).checkNewPin(key, allowance)
     }
 }

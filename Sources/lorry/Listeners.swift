@@ -11,7 +11,7 @@ import Synchronization
 /// The addresses that the server listens on: one, or a second for administration. They begin and
 /// drain together.
 struct Listeners: Service {
-    private typealias Server = HTTPServer<RouterResponder<LorryRequestContext>>
+    private typealias Server = HTTPServer<APIResponder>
 
     private let servers: [Server]
 

@@ -223,6 +223,35 @@ import Testing
         }
     }
 
+    /// A proxy's rules on paths hold: what is not written as the route is written is no route.
+    @Test func noRouteHasAnotherSpelling() async throws {
+        let server = try await server()
+        let before = server.registry.list()
+        for row in Self.rows {
+            let parts = row.route.split(separator: " ").map(String.init)
+            let method = try #require(HTTPRequest.Method(parts[0]))
+            let path = parts[1].replacing("{name}", with: "blue-listed")
+                .replacing("**", with: "blue-listed")
+            let slashes = path.indices.filter { path[$0] == "/" }
+            let doubled = slashes.map { path[..<$0] + "/" + path[$0...] }
+            var others = [
+                path + (path == "/" ? "//" : "/"), String(path.dropFirst()), "http://a" + path,
+                path + (path == "/" ? "" : "/") + "//?a=b", "/." + path,
+            ]
+            if let first = path.utf8.dropFirst().first {
+                others.append("/%" + String(first, radix: 16) + path.dropFirst(2))
+            }
+            for caller in Self.callers {
+                for other in doubled.map(String.init) + others {
+                    let answer = try await server.send(
+                        method, other, headers: TestServer.headers(caller.key))
+                    #expect(answer.status == 404, "\(method) \(other)")
+                }
+            }
+        }
+        #expect(server.registry.list() == before)
+    }
+
     @Test func anAddressOfItsOwnForAdministration() async throws {
         let serving = try await server(.serving)
         let administration = try await server(.administration)

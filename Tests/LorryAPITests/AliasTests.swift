@@ -12,6 +12,7 @@ import Testing
         - {key: only-by-alias, tenant: blue, roles: [inference], adapters: [prod]}
         - {key: only-by-name, tenant: blue, roles: [inference], adapters: [alpha]}
         - {key: only-another, tenant: blue, roles: [inference], adapters: [beta]}
+        - {key: limited-admin, tenant: blue, roles: [admin], adapters: [alpha, test]}
         """
 
     private func server() async throws -> TestServer {
@@ -57,6 +58,28 @@ import Testing
             .delete, "/admin/aliases/prod", headers: TestServer.headers("admin-of-blue"))
         #expect(removed.status == 200)
         #expect(try await server.get("/admin/aliases/prod", key: "admin-of-blue").status == 404)
+    }
+
+    /// What its list forbids is not told as if the alias were missing.
+    @Test func aLimitedAdministratorIsToldWhy() async throws {
+        let server = try await server()
+        #expect(try await put(server, "prod", #"{"adapter": "beta"}"#).status == 201)
+        #expect(try await put(server, "test", #"{"adapter": "beta"}"#).status == 201)
+        for name in ["prod", "test", "nothing"] {
+            let refused = try await put(
+                server, name, #"{"adapter": "alpha"}"#, key: "limited-admin")
+            #expect(refused.status == 404)
+            #expect(
+                try refused.string("error.message")
+                    == "this API key may not change an alias '\(name)': its list of adapters must "
+                    + "have both the alias and the adapter that it stands for")
+        }
+        let removed = try await server.send(
+            .delete, "/admin/aliases/test", headers: TestServer.headers("admin-of-blue"))
+        #expect(removed.status == 200)
+        let free = try await put(
+            server, "test", #"{"adapter": "alpha"}"#, key: "limited-admin")
+        #expect(free.status == 201)
     }
 
     @Test func aRequestGetsWhatItStandsFor() async throws {

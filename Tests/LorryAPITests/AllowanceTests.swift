@@ -109,6 +109,45 @@ import Testing
         #expect(!wasRead.withLock { $0 })
     }
 
+    @Test func pinsByEveryWay() async throws {
+        let server = try server("max_pinned: 1")
+        for name in ["alpha", "beta"] {
+            #expect(try await put(server, name, name).status == 201)
+        }
+        let change = { (name: String, verb: String) in
+            try await server.post("/admin/adapters/\(name)/\(verb)", "", key: "blue-admin")
+        }
+        #expect(try await change("alpha", "pin").status == 200)
+        #expect(try await change("alpha", "pin").status == 200)
+        let over = try await change("beta", "pin")
+        #expect(over.status == 403)
+        #expect(
+            try over.string("error.message")
+                == "tenant 'blue' may pin 1 adapters and has pinned 1: 'beta' would be one too many"
+        )
+        // Nothing is loaded that could not be pinned then.
+        let path = server.folder.appendingPathComponent("one").path
+        let load = { (name: String) in
+            try await server.post(
+                "/load_lora_adapter",
+                #"{"lora_name": "\#(name)", "lora_path": "\#(path)", "pinned": true}"#,
+                key: "blue-admin")
+        }
+        let refused = try await load("gamma")
+        #expect(refused.status == 400)
+        #expect(refused.body.contains("may pin 1 adapters"))
+        #expect(server.registry.list().adapters.count == 2)
+        // Another version of a pinned name is no further pin, and a removed one leaves room.
+        #expect(try await put(server, "alpha", "another").status == 201)
+        let removed = try await server.send(
+            .delete, "/admin/adapters/alpha", headers: TestServer.headers("blue-admin"))
+        #expect(removed.status == 200)
+        #expect(try await change("beta", "pin").status == 200)
+        #expect(try await change("beta", "unpin").status == 200)
+        #expect(try await load("gamma").status == 200)
+        #expect(try server.registry.record(name: "gamma", tenant: "blue").pinned)
+    }
+
     @Test func actorsAreKeys() async throws {
         let server = try server("max_adapters: 5")
         #expect(try await put(server, "alpha", "1").status == 201)

@@ -135,6 +135,36 @@ import Testing
         #expect(try late.string("error.message") == "The API key has expired.")
     }
 
+    /// With no further event, so that nothing but its key's end can end the stream.
+    @Test func anEventStreamEndsWhenItsKeyExpires() async throws {
+        let clock = try TestClock(at: "2026-11-21T12:00:00Z")
+        let server = try TestServer(
+            FakeEngine(saying: "x"),
+            keys: APIKeys(
+                yaml: "- {key: first-key, tenant: a, roles: [admin], "
+                    + "expires: 2026-11-21T12:00:10Z}"),
+            clock: clock)
+        try await server.addAdapter("alpha", tenant: "a")
+        let response = try await server.response(
+            .get, "/admin/events?after=0",
+            headers: [.authorization: "Bearer first-key", .accept: "text/event-stream"],
+            body: .init(buffer: .init()))
+        let (texts, continuation) = AsyncStream.makeStream(of: String.self)
+        let reader = Task {
+            try await response.body.write(
+                CollectingWriter { continuation.yield(String(decoding: $0, as: UTF8.self)) })
+            continuation.finish()
+        }
+        var iterator = texts.makeAsyncIterator()
+        #expect(await iterator.next()?.contains("alpha") == true)
+        clock.advance(by: 9)
+        try await server.addAdapter("beta", tenant: "a")
+        #expect(await iterator.next()?.contains("beta") == true)
+        clock.advance(by: 1)
+        #expect(await iterator.next() == nil)
+        try await reader.value
+    }
+
     @Test func anEventStreamEndsWithItsKey() async throws {
         let yaml = { (key: String) in "- {key: \(key), id: one, tenant: a, roles: [admin]}" }
         let server = try TestServer(

@@ -48,6 +48,30 @@ import Testing
         #expect(server.engine.state.withLock { $0.reservedCounts } == [2])
     }
 
+    /// Clients and proxies give up on heads of many kilobytes.
+    @Test(arguments: [60, 70])
+    func aBatchOfManyAdaptersNamesEachVersionWithItsAnswer(count: Int) async throws {
+        let server = try TestServer(.sayingWhichAdapter())
+        var versions: [String] = []
+        for index in 0..<count {
+            versions.append(
+                try await server.addAdapter("lora\(index)", "\(index)").version.digest)
+        }
+        let names = (0..<count).map { "\"lora\($0)\"" }.joined(separator: ",")
+        let texts = (0..<count).map { _ in "\"a\"" }.joined(separator: ",")
+        let answer = try await server.post(
+            "/generate",
+            #"{"text": [\#(texts)], "sampling_params": {"max_new_tokens": 2}, "#
+                + #""lora_path": [\#(names)]}"#)
+        #expect(answer.status == 200, "\(answer.body.prefix(300))")
+        for (index, version) in versions.enumerated() {
+            #expect(try answer.string("\(index).meta_info.weight_version") == version)
+        }
+        let header = try #require(HTTPField.Name("x-lorry-adapter-version"))
+        #expect(
+            answer.headers[header] == (count == 60 ? versions.joined(separator: ", ") : nil))
+    }
+
     @Test func aStreamRepeatsTheTextSoFar() async throws {
         let server = try TestServer(FakeEngine(saying: "Hi"))
         let answer = try await server.post(

@@ -50,7 +50,7 @@ final class TestServer: Sendable {
     let registry: AdapterRegistry
     let services: APIServices
     let folder: URL
-    private let responder: RouterResponder<LorryRequestContext>
+    private let responder: APIResponder
 
     /// - Parameter listener: of which the routes are.
     init(
@@ -111,6 +111,11 @@ final class TestServer: Sendable {
         let source = HTTPRequestSource(logger: Logger(label: "test"), requestID: "id1")
         return try await responder.respond(
             to: Request(head: head, body: body), context: LorryRequestContext(source: source))
+    }
+
+    func answersImmediately(_ method: HTTPRequest.Method, _ path: String) -> Bool {
+        responder.answersImmediately(
+            HTTPRequest(method: method, scheme: "http", authority: "localhost", path: path))
     }
 
     func send(

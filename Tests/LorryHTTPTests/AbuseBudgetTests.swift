@@ -58,4 +58,29 @@ import Testing
         #expect(verdicts.prefix(5).allSatisfy { $0 })
         #expect(verdicts.contains(false))
     }
+
+    /// A body cannot be drawn out by bringing just enough for the first minutes.
+    @Test(arguments: [(900, true), (1000, true), (600, false), (99, false)])
+    func aLongBodyMustBringMore(byteRate: Int, lasts: Bool) {
+        var limits = HTTPLimits()
+        limits.bodyIdleTimeout = .seconds(5)
+        limits.bodyByteRate = 100
+        limits.longBodyTimeout = .seconds(20)
+        limits.longBodyByteRate = 1000
+        var pace = BodyPace()
+        // At 900 bytes a second what came before the 20 s carries it to 200 s.
+        let lasted = (1...190).prefix { _ in
+            pace.received(byteRate)
+            return pace.elapsed(.seconds(1), isHungry: true, limits: limits)
+        }.count
+        #expect((lasted == 190) == lasts, "\(lasted) s")
+        #expect(lasts || lasted == (byteRate < 100 ? 5 : 50))
+        // Time in which the server reads nothing is not the client's.
+        var unread = BodyPace()
+        unread.received(1)
+        let verdicts = (0..<100).map { _ in
+            unread.elapsed(.seconds(1), isHungry: false, limits: limits)
+        }
+        #expect(verdicts.allSatisfy { $0 })
+    }
 }

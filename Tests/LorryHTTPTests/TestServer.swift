@@ -51,8 +51,9 @@ struct TestServer: Sendable {
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let server = HTTPServer(
-            responder: router(observations).buildResponder(), configuration: configuration,
-            logger: logger, metricsFactory: metrics, onReady: { found.yield($0.port ?? 0) })
+            responder: TestResponder(router: router(observations).buildResponder()),
+            configuration: configuration, logger: logger, metricsFactory: metrics,
+            onReady: { found.yield($0.port ?? 0) })
         let group = ServiceGroup(services: [server], logger: logger)
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
@@ -80,6 +81,11 @@ struct TestServer: Sendable {
         let counter = try? metrics.expectCounter(
             "lorry_http_refusals_total", [("reason", reason)])
         return Int(counter?.totalValue ?? 0)
+    }
+
+    /// Requests under way, by the metrics.
+    var streamCount: Double {
+        (try? metrics.expectMeter("lorry_http_streams"))?.values.last ?? 0
     }
 
     private static func router(_ seen: Observations) -> Router<LorryRequestContext> {
@@ -152,6 +158,19 @@ struct TestServer: Sendable {
         router.get("throws") { _, _ -> String in throw Broken() }
         return router
     }
+}
+
+/// The routes, of which `/health` is answered immediately.
+private struct TestResponder: ImmediateResponder {
+    let router: RouterResponder<LorryRequestContext>
+
+    func respond(
+        to request: Request, context: LorryRequestContext
+    ) async throws -> Response {
+        try await router.respond(to: request, context: context)
+    }
+
+    func answersImmediately(_ request: HTTPRequest) -> Bool { request.path == "/health" }
 }
 
 struct Broken: Error {}

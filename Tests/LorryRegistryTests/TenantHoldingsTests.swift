@@ -78,6 +78,33 @@ struct TenantHoldingsTests {
         try await add(registry, "c", "1", allowance)
     }
 
+    @Test func aPinTooMany() async throws {
+        let registry = try openRegistry(state)
+        for name in ["a", "b", "c"] { try await add(registry, name, name, .unlimited) }
+        func pin(_ name: String, _ limit: Int) async throws {
+            try await registry.pin(
+                name: name, tenant: "blue", allowance: TenantAllowance(pinnedCount: limit),
+                actor: "tester")
+        }
+        try await pin("a", 2)
+        try await pin("b", 2)
+        #expect(await kind { try await pin("c", 2) } == .overAllowance)
+        #expect(await kind { try await pin("c", 0) } == .overAllowance)
+        // What is pinned already asks for nothing more, also where less is allowed by now.
+        try await pin("a", 0)
+        // The count is that of the database after a restart.
+        await registry.close()
+        let again = try openRegistry(state)
+        let refused = await error {
+            try await again.pin(
+                name: "c", tenant: "blue", allowance: TenantAllowance(pinnedCount: 2), actor: "x")
+        }
+        #expect(refused?.message.contains("may pin 2 adapters and has pinned 2") == true)
+        try await again.unpin(name: "a", tenant: "blue", actor: "x")
+        try await again.pin(
+            name: "c", tenant: "blue", allowance: TenantAllowance(pinnedCount: 2), actor: "x")
+    }
+
     @Test func bytesTooMany() async throws {
         let registry = try openRegistry(state) { $0.maxVersionsPerName = 2 }
         let size = byteCount("1")

@@ -55,6 +55,10 @@ public final class RawClient: Sendable {
 
     public func send(_ text: String) async throws { try await send(ByteBuffer(string: text)) }
     public func send(_ bytes: ByteBuffer) async throws { try await channel.writeAndFlush(bytes) }
+    /// Sends from where nothing can be awaited.
+    public func post(_ bytes: [UInt8]) {
+        channel.writeAndFlush(ByteBuffer(bytes: bytes), promise: nil)
+    }
     public func closeOutput() async throws { try await channel.close(mode: .output) }
     public func close() async throws { try? await channel.close() }
     public func startReading() async throws {

@@ -57,6 +57,7 @@ extension APIKeys {
             let fields = try KeyFileFields(element, "tenant '\(name)' of the API keys file")
             let own = [
                 "tokens_per_day", "tokens_per_month", "max_adapters", "max_adapter_bytes",
+                "max_pinned",
             ]
             try fields.allow(KeyFileFields.sharedLimits + own)
             var limits = TenantLimits()
@@ -65,6 +66,7 @@ extension APIKeys {
             limits.tokensPerMonth = try fields.positive("tokens_per_month")
             limits.adapters.adapterCount = try fields.count("max_adapters", from: 0)
             limits.adapters.storedByteCount = try fields.count("max_adapter_bytes", from: 0)
+            limits.adapters.pinnedCount = try fields.count("max_pinned", from: 0)
             tenants[name] = limits
         }
         return tenants

@@ -1,4 +1,5 @@
 import LorryEngine
+import LorryModel
 import LorryRegistry
 
 /// Changes of the registry with what they mean for the engine: pinned versions are brought into
@@ -22,12 +23,18 @@ struct AdapterChanges: Sendable {
         guard principal.mayUse(adapter: name) else { throw .noAdapter(named: name) }
     }
 
-    /// Whoever changes an alias must be free to use both it and what it stands for.
+    /// Whoever changes an alias must be free to use both it and what it stands for. What the key's
+    /// list says is no secret to it; whether there is such an alias may be one.
     private func checkAlias(_ name: String) throws(RegistryError) {
         guard principal.allowedAdapters != nil else { return }
         let known = try? registry.alias(name: name, tenant: tenant)
         guard principal.mayUse(adapter: name), principal.mayUse(adapter: known?.adapter ?? name)
-        else { throw .noAlias(named: name) }
+        else {
+            throw RegistryError(
+                .notFound,
+                "this API key may not change an alias '\(shown(name))': its list of adapters must "
+                    + "have both the alias and the adapter that it stands for")
+        }
     }
 
     /// What is known of an addition before its first byte is read.
@@ -37,6 +44,13 @@ struct AdapterChanges: Sendable {
     func checkAddition(_ name: String) throws(RegistryError) {
         try check(name)
         try registry.checkRoom(name: name, tenant: tenant, allowance: allowance)
+    }
+
+    /// What is known of a pin before the adapter that is to have it is there.
+    ///
+    /// - Throws: `overAllowance` where the tenant has pinned as many names as it may.
+    func checkPin(_ name: String) throws(RegistryError) {
+        try registry.checkPinRoom(name: name, tenant: tenant, allowance: allowance)
     }
 
     private var allowance: TenantAllowance { principal.tenantLimits.adapters }
@@ -120,7 +134,9 @@ struct AdapterChanges: Sendable {
         try check(name)
         let record =
             switch change {
-            case .pin: try await registry.pin(name: name, tenant: tenant, actor: actor)
+            case .pin:
+                try await registry.pin(
+                    name: name, tenant: tenant, allowance: allowance, actor: actor)
             case .unpin: try await registry.unpin(name: name, tenant: tenant, actor: actor)
             case .disable: try await registry.disable(name: name, tenant: tenant, actor: actor)
             case .enable: try await registry.enable(name: name, tenant: tenant, actor: actor)

@@ -53,12 +53,13 @@ extension APIServices {
         let body = ResponseBody { writer in
             // Listening begins before the past is read, so that nothing falls between.
             let live = services.registry.eventStream()
-            let stream = services.readiness.untilStopping(live)
+            // A key that has expired or been revoked since hears no more.
+            let isCurrent = { @Sendable in services.keys?.isCurrent(principal) ?? true }
+            let stream = services.readiness.untilStopping(live, while: isCurrent)
             var last = start
             if start != nil { try await services.sendPast(&last, isShown, to: &writer) }
             for await event in stream {
-                // A key that has been revoked since hears no more.
-                if let keys = services.keys, !keys.isCurrent(principal) { break }
+                guard isCurrent() else { break }
                 if let known = last, event.id <= known { continue }
                 if let known = last, event.id > known + 1 {
                     try await services.sendPast(&last, isShown, to: &writer)

@@ -94,6 +94,7 @@ extension APIServices {
         let path = try fields.required("lora_path")
         let isPinned = try fields.bool("pinned") ?? false
         return try await changed(for: call.principal) { changes in
+            if isPinned { try changes.checkPin(name) }
             do throws(FolderLoad.Failure) {
                 _ = try await FolderLoad(services: self, principal: call.principal).add(
                     name: name, path: path, replaces: false)

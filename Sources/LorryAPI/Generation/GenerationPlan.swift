@@ -34,12 +34,16 @@ struct GenerationPlan: Sendable {
     /// The prompt whose answer stands at `index` among all candidates.
     func promptIndex(ofCandidate index: Int) -> Int { index / fields.candidateCount }
 
-    /// What `x-lorry-adapter-version` says: each version once.
-    var versionHeader: String {
+    /// What `x-lorry-adapter-version` says: each version once, or nothing where that is more than
+    /// clients and proxies take for a header.
+    var versionHeader: String? {
         var seen: Set<String> = []
-        return models.map(\.versionHeader).filter { seen.insert($0).inserted }
+        let versions = models.map(\.versionHeader).filter { seen.insert($0).inserted }
             .joined(separator: ", ")
+        return versions.utf8.count <= Self.maximumVersionHeaderByteCount ? versions : nil
     }
+
+    private static let maximumVersionHeaderByteCount = 4096
 
     /// One engine request per candidate, prompt by prompt.
     ///

@@ -63,11 +63,12 @@ public struct APIRouter {
     private let router = Router(
         context: LorryRequestContext.self, options: .autoGenerateHeadEndpoints)
     private var routes: [Route] = []
+    private var immediatePaths: Set<Substring> = []
 
     /// The responder to hand to an `HTTPServer`.
     public static func responder(
         _ services: APIServices, for listener: Listener = .sole
-    ) -> RouterResponder<LorryRequestContext> {
+    ) -> APIResponder {
         APIRouter(all: services, listener).finish()
     }
 
@@ -105,6 +106,7 @@ public struct APIRouter {
         let limits = services.limits
         router.add(middleware: GzipMiddleware())
         router.add(middleware: AnswerMiddleware())
+        router.add(middleware: ExactPathMiddleware())
         router.add(middleware: GunzipMiddleware { limits.bodyByteCount(for: $0.head) })
     }
 
@@ -139,8 +141,20 @@ public struct APIRouter {
         }
     }
 
+    /// A `GET` that is answered on its connection's own thread, also while requests hold all others:
+    /// what it tells is in memory, and nothing of its body is read.
+    mutating func onGetImmediately(
+        _ path: String, _ access: Access,
+        _ handle: @escaping @Sendable (Call) throws -> Response
+    ) {
+        precondition(!path.contains("{") && !path.contains("*"), "such a path has no parameters")
+        guard listener.answers(access) else { return }
+        immediatePaths.insert(path[...])
+        on(.get, path, access) { try handle($0) }
+    }
+
     /// Adds the 405 answers and builds the responder. Only who may call a path learns its methods.
-    private func finish() -> RouterResponder<LorryRequestContext> {
+    private func finish() -> APIResponder {
         let all: [HTTPRequest.Method] = [.get, .post, .put, .delete, .patch, .options]
         let services = services
         for (path, routes) in Dictionary(grouping: routes, by: \.path) {
@@ -156,7 +170,7 @@ public struct APIRouter {
                 }
             }
         }
-        return router.buildResponder()
+        return APIResponder(router.buildResponder(), immediatePaths: immediatePaths)
     }
 }
 

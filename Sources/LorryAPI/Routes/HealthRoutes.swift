@@ -4,17 +4,17 @@ import Hummingbird
 extension APIRouter {
     mutating func addHealthRoutes(_ services: APIServices) {
         for path in ["/", "/health", "/health/live", "/ping", "/v1/health"] {
-            on(.get, path, .anyone) { _ in
+            onGetImmediately(path, .anyone) { _ in
                 let isAlive = services.engine.isAlive
                 return .health(isAlive, isAlive ? "ok" : "the engine does not move")
             }
         }
-        on(.get, "/health/ready", .anyone) { _ in
+        onGetImmediately("/health/ready", .anyone) { _ in
             let phase = services.readiness.phase
             guard services.engine.isAlive else { return .health(false, "the engine does not move") }
             return .health(phase == .ready, phase == .ready ? "ok" : phase.rawValue)
         }
-        on(.get, "/health/startup", .anyone) { _ in
+        onGetImmediately("/health/startup", .anyone) { _ in
             let phase = services.readiness.phase
             return .health(phase != .starting, phase == .starting ? phase.rawValue : "ok")
         }
