@@ -88,9 +88,9 @@ public struct StepWork: Sendable {
     /// base's.
     ///
     /// - Parameters:
-    ///   - assignment: which of `adapters` each span has; empty for the base alone. Spans with equal
-    ///     numbers share an adapter, whose bytes are read once.
-    public func work(_ spans: [Span], assignment: [Int] = [], adapters: [Adapter] = []) -> Work {
+    ///   - assignment: which of `adapters` each sequence has; nil, or none at its place, for the
+    ///     base alone. Spans with equal numbers share an adapter, whose bytes are read once.
+    public func work(_ spans: [Span], assignment: [Int?] = [], adapters: [Adapter] = []) -> Work {
         let rowCount = spans.reduce(0) { $0 + $1.count }
         let logitCount = spans.reduce(0) { $0 + $1.logitCount }
         let endByteCount = logitCount > 0 ? headByteCount : -tailByteCount
@@ -100,28 +100,39 @@ public struct StepWork: Sendable {
             2 * Double(bodyParameterCount) * Double(rowCount)
                 + 2 * Double(tailParameterCount + headParameterCount) * Double(logitCount),
             weightArithmetic)
+        var (pairCount, seenCount) = (0, 0)
         for (layer, window) in windows.enumerated() {
-            for span in spans { add(span, window: window, layer: layer, to: &work) }
+            for span in spans {
+                let attention = attention(of: span, window: window, layer: layer)
+                pairCount += attention.pairCount
+                seenCount += attention.seenCount
+            }
         }
+        // q · k and p · v, two operations per element each.
+        work.add(4 * Double(queryWidth) * Double(pairCount), attentionArithmetic)
+        work.byteCount += Double(seenCount * positionByteCount)
         let tailShare = Double(tailParameterCount) / Double(max(layerParameterCount, 1))
         var read: Set<Int> = []
         for span in spans where span.sequence < assignment.count {
-            let adapter = adapters[assignment[span.sequence]]
+            guard let number = assignment[span.sequence] else { continue }
+            let adapter = adapters[number]
             let rows = Double(span.count) - tailShare * Double(span.count - span.logitCount)
             work.add(2 * Double(adapter.parameterCount) * rows, adapterArithmetic)
-            if read.insert(assignment[span.sequence]).inserted {
+            if read.insert(number).inserted {
                 work.byteCount += Double(adapter.byteCount)
             }
         }
         return work
     }
 
-    /// One layer's attention: q · k and p · v, two operations per element each, for every pair of a
-    /// row and a position that it sees.
-    private func add(_ span: Span, window: Int?, layer: Int, to work: inout Work) {
+    /// One layer's attention: pairs of a row and a position that it sees, and the positions that
+    /// any row sees.
+    private func attention(
+        of span: Span, window: Int?, layer: Int
+    ) -> (pairCount: Int, seenCount: Int) {
         let end = span.start + span.count
         let count = layer == windows.count - 1 ? span.logitCount : span.count
-        guard count > 0 else { return }
+        guard count > 0 else { return (0, 0) }
         let start = end - count
         let window = window ?? Int.max
         // The rows that see all positions before them, then those that see a full window.
@@ -131,8 +142,7 @@ public struct StepWork: Sendable {
             growing * (first + first + growing - 1) / 2
             + (growing < count ? (count - growing) * window : 0)
         let seen = end - max(0, window == Int.max ? 0 : first - window)
-        work.add(4 * Double(queryWidth) * Double(pairs), attentionArithmetic)
-        work.byteCount += Double(seen * positionByteCount)
+        return (pairs, seen)
     }
 
     /// Cuts prompts of equal length, computed one after the other, into the spans of each step.

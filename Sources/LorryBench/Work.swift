@@ -19,14 +19,26 @@ public struct Work: Sendable, Equatable {
 
     /// The time below which no program does it on a machine: that of reading or that of computing,
     /// whichever is longer, since they go on beside each other.
-    public func limitSeconds(_ limits: MachineLimits) -> Double {
+    public func limitSeconds(_ limits: some MachineRates) -> Double {
         max(byteCount / limits.readBytesPerSecond, computingSeconds(limits))
     }
 
     /// Kinds of arithmetic take turns on the same units.
-    public func computingSeconds(_ limits: MachineLimits) -> Double {
-        operationCounts.reduce(0) { $0 + $1.value / limits.peak($1.key).operationsPerSecond }
+    public func computingSeconds(_ limits: some MachineRates) -> Double {
+        operationCounts.reduce(0) { $0 + $1.value / limits[$1.key] }
     }
+}
+
+/// What a machine can do at most, measured or assumed.
+public protocol MachineRates {
+    /// Reading memory that is in no cache.
+    var readBytesPerSecond: Double { get }
+    /// Operations per second; a product counts as two.
+    subscript(arithmetic: Arithmetic) -> Double { get }
+}
+
+extension MachineLimits: MachineRates {
+    public subscript(arithmetic: Arithmetic) -> Double { peak(arithmetic).operationsPerSecond }
 }
 
 extension WeightFormat {

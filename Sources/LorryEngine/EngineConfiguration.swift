@@ -30,6 +30,7 @@ public struct EngineConfiguration: Sendable, Equatable {
     /// Adapters that are loaded at a time.
     package var maximumLoadCount = 16
     package var policy = FairQueue.Policy.fair
+    package var eviction = EvictionOrder.gdsf
 
     public init(
         memoryBudgetByteCount: Int, maximumBatchTokenCount: Int = 512,

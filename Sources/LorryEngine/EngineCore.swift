@@ -49,7 +49,8 @@ package final class EngineCore {
         pool = try MemoryPool(
             budgetByteCount: configuration.memoryBudgetByteCount,
             blockByteCount: runner.kvBlockByteCount,
-            cachesPrefixes: configuration.cachesPrefixes, hasMemory: runner.usesMemory)
+            cachesPrefixes: configuration.cachesPrefixes, eviction: configuration.eviction,
+            hasMemory: runner.usesMemory)
         scheduler = Scheduler(
             bounds: Self.bounds(configuration), pool: pool, policy: configuration.policy)
         residency = AdapterResidency(pool: pool, startLoad: startLoad)

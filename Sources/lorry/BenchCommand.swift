@@ -50,6 +50,14 @@ struct BenchCommand: AsyncParsableCommand {
         return limits
     }
 
+    static func check<Number: Comparable>(
+        _ flag: String, _ value: Number?, _ range: ClosedRange<Number>
+    ) throws {
+        guard let value, !range.contains(value) else { return }
+        throw ValidationError(
+            "\(flag): \(value) is not between \(range.lowerBound) and \(range.upperBound)")
+    }
+
     /// Tells before anything is measured that its figures could not be written.
     ///
     /// - Parameter flag: what named the file.

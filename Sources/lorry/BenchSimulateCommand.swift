@@ -18,29 +18,6 @@ struct BenchSimulateCommand: ParsableCommand {
             S-LoRA's, or that of --trace. Minutes of a busy server take seconds.
             """)
 
-    struct MachineOptions: ParsableArguments {
-        @Option(help: "Figures that 'lorry bench engine --json' wrote.", completion: .file())
-        var calibrate: String?
-        @Option(help: "GB/s that the machine reads.")
-        var readRate: Double?
-        @Option(help: "Gop/s of the arithmetic that multiplies the base's weights.")
-        var operationsRate: Double?
-        @Option(help: "Gop/s of the arithmetic of adapters, keys and values.")
-        var operandRate: Double?
-        @Option(help: "Share of the limits that prefill reaches.")
-        var prefillShare: Double?
-        @Option(help: "Share of the limits that decode reaches.")
-        var decodeShare: Double?
-        @Option(help: "Milliseconds of a step beside the model.")
-        var stepOverhead: Double?
-        @Option(help: "Milliseconds of a load beside its bytes.")
-        var loadSeek: Double?
-        @Option(help: "MB/s of a load, reading and compiling.")
-        var loadRate: Double?
-        @Option(help: "Loads at a time.")
-        var loadThreads: Int?
-    }
-
     struct WorkloadOptions: ParsableArguments {
         @Option(help: "Adapters; 0 asks the base only.")
         var adapters = 100
@@ -58,6 +35,8 @@ struct BenchSimulateCommand: ParsableCommand {
         var promptTokens = "8-128"
         @Option(help: "Tokens of an answer.")
         var outputTokens = "8-128"
+        @Option(help: "Tokens with which every prompt begins, as far as it is so long.")
+        var sharedPrefixTokens = 0
         @Option(help: "How much each tenant asks relative to the others, such as 10,1.")
         var tenantLoads = "1"
         @Option(help: "Weights of the tenants, such as 1,2.")
@@ -83,13 +62,17 @@ struct BenchSimulateCommand: ParsableCommand {
         var stepTarget = 500.0
         @Option(help: "fair or arrival.")
         var policy = "fair"
+        @Flag(help: "Keep keys and values for prompts that begin with the same tokens.")
+        var prefixCache = false
+        @Option(help: "What leaves the pool first: gdsf or lru.")
+        var eviction = "gdsf"
     }
 
     @Option(help: "\(ModelShape.presets.map(\.name).joined(separator: ", ")).")
     var shape = "smollm2-135m"
     @Option(help: "\(WeightFormat.allCases.map(\.rawValue).joined(separator: ", ")).")
     var weights = "int8"
-    @OptionGroup(title: "Machine") var machine: MachineOptions
+    @OptionGroup(title: "Machine") var machine: SimulatedMachineOptions
     @OptionGroup(title: "Workload") var workload: WorkloadOptions
     @OptionGroup(title: "Engine") var engine: EngineOptions
     @Option(help: "Writes every figure to this file.", completion: .file())
@@ -97,38 +80,24 @@ struct BenchSimulateCommand: ParsableCommand {
 
     func validate() throws {
         try BenchCommand.checkWritable(json, as: "--json")
-        let counts: [(String, Int?, ClosedRange<Int>)] = [
-            ("--load-threads", machine.loadThreads, 1...1024),
+        let counts: [(String, Int, ClosedRange<Int>)] = [
             ("--adapters", workload.adapters, 0...10_000_000),
+            ("--shared-prefix-tokens", workload.sharedPrefixTokens, 0...1 << 24),
             ("--max-batch-tokens", engine.maxBatchTokens, 1...1_000_000),
             ("--max-running", engine.maxRunning, 1...1_000_000),
             ("--max-waiting", engine.maxWaiting, 1...100_000_000),
             ("--max-waiting-tokens", engine.maxWaitingTokens, 1...1_000_000_000_000),
         ]
-        for (flag, value, range) in counts { try Self.check(flag, value, range) }
-        let rates = 1e-6...1e9
-        let shares = 1e-6...1.0
-        let milliseconds = 0.0...1e9
-        let numbers: [(String, Double?, ClosedRange<Double>)] = [
-            ("--read-rate", machine.readRate, rates),
-            ("--operations-rate", machine.operationsRate, rates),
-            ("--operand-rate", machine.operandRate, rates),
-            ("--load-rate", machine.loadRate, rates),
-            ("--prefill-share", machine.prefillShare, shares),
-            ("--decode-share", machine.decodeShare, shares),
-            ("--step-overhead", machine.stepOverhead, milliseconds),
-            ("--load-seek", machine.loadSeek, milliseconds),
-            ("--step-target", engine.stepTarget, 1...1e9),
-        ]
-        for (flag, value, range) in numbers { try Self.check(flag, value, range) }
+        for (flag, value, range) in counts { try BenchCommand.check(flag, value, range) }
+        try BenchCommand.check("--step-target", engine.stepTarget, 1...1e9)
+        try machine.check(format())
     }
 
-    private static func check<Number: Comparable>(
-        _ flag: String, _ value: Number?, _ range: ClosedRange<Number>
-    ) throws {
-        guard let value, !range.contains(value) else { return }
-        throw ValidationError(
-            "\(flag): \(value) is not between \(range.lowerBound) and \(range.upperBound)")
+    private func format() throws -> WeightFormat {
+        guard let format = WeightFormat(rawValue: weights) else {
+            throw ValidationError("--weights: '\(weights)' is no format")
+        }
+        return format
     }
 
     func run() throws {
@@ -141,14 +110,13 @@ struct BenchSimulateCommand: ParsableCommand {
     }
 
     private func simulate() throws {
-        guard let format = WeightFormat(rawValue: weights) else {
-            throw StartError("--weights: '\(weights)' is no format")
-        }
-        let model = SimulatedModel(try dimensions(), weights: format)
+        let format = try format()
         var setting = Simulator.Setting(
-            model: model, machine: try machine(model), engine: try configuration(),
+            model: SimulatedModel(try dimensions(), weights: format),
+            machine: try machine.machine(format), engine: try configuration(),
             ranks: try Self.numbers(workload.ranks, "--ranks", upTo: 512).map { Int($0) })
         setting.weights = try Self.numbers(workload.tenantWeights, "--tenant-weights")
+        setting.sharedPrefixTokenCount = workload.sharedPrefixTokens
         let tenantCount = try Self.numbers(workload.tenantLoads, "--tenant-loads").count
         guard setting.weights.isEmpty || setting.weights.count == tenantCount else {
             throw StartError(
@@ -164,6 +132,9 @@ struct BenchSimulateCommand: ParsableCommand {
                 + "\(report.steps) steps, busy \(Figures.percent(report.busyShare)); "
                 + "\(report.loads) loads, \(report.evictions) evictions, "
                 + "\(report.preemptions) preemptions")
+        if engine.prefixCache {
+            print("prompt tokens from the cache: \(Figures.percent(report.foundTokenShare))")
+        }
         try BenchCommand.write(report, to: json)
     }
 
@@ -175,54 +146,15 @@ struct BenchSimulateCommand: ParsableCommand {
             intermediateSize: shape.intermediateSize, vocabularySize: shape.vocabularySize)
     }
 
-    private func machine(_ model: SimulatedModel) throws -> SimulatedMachine {
-        var result: SimulatedMachine
-        if let path = machine.calibrate {
-            guard let data = FileManager.default.contents(atPath: path) else {
-                throw StartError("--calibrate \(path): cannot be read")
-            }
-            do {
-                result = try JSONDecoder().decode(EngineCalibration.self, from: data)
-                    .machine(for: model)
-            } catch {
-                throw StartError("--calibrate \(path): is not of 'lorry bench engine --json'")
-            }
-        } else {
-            guard let read = machine.readRate, let operations = machine.operationsRate else {
-                throw StartError("give --calibrate, or --read-rate and --operations-rate")
-            }
-            result = SimulatedMachine(
-                readBytesPerSecond: read * 1e9, weightOperationsPerSecond: operations * 1e9,
-                operandOperationsPerSecond: (machine.operandRate ?? operations) * 1e9)
-        }
-        let options: [(Double?, WritableKeyPath<SimulatedMachine, Double>, Double)] = [
-            (machine.readRate, \.readBytesPerSecond, 1e9),
-            (machine.operationsRate, \.weightOperationsPerSecond, 1e9),
-            (machine.operandRate, \.operandOperationsPerSecond, 1e9),
-            (machine.prefillShare, \.prefillShare, 1), (machine.decodeShare, \.decodeShare, 1),
-            (machine.stepOverhead, \.stepSeconds, 1e-3), (machine.loadSeek, \.loadSeconds, 1e-3),
-            (machine.loadRate, \.loadBytesPerSecond, 1e6),
-        ]
-        for (value, path, unit) in options {
-            guard let value else { continue }
-            result[keyPath: path] = value * unit
-        }
-        result.loadThreadCount = machine.loadThreads ?? result.loadThreadCount
-        for path: KeyPath<SimulatedMachine, Double> in [
-            \.readBytesPerSecond, \.weightOperationsPerSecond, \.operandOperationsPerSecond,
-            \.prefillShare, \.decodeShare, \.loadBytesPerSecond,
-        ] where result[keyPath: path] <= 0 {
-            throw StartError("the machine's rates and shares must be above 0")
-        }
-        return result
-    }
-
     private func configuration() throws -> EngineConfiguration {
         guard let budget = ByteSize.parse(engine.memoryBudget) else {
             throw StartError("--memory-budget: '\(engine.memoryBudget)' is no size such as 4GiB")
         }
         guard let policy = FairQueue.Policy(rawValue: engine.policy) else {
             throw StartError("--policy: '\(engine.policy)' is neither fair nor arrival")
+        }
+        guard let eviction = EvictionOrder(rawValue: engine.eviction) else {
+            throw StartError("--eviction: '\(engine.eviction)' is neither gdsf nor lru")
         }
         guard budget <= 1 << 44 else {
             throw StartError("--memory-budget: \(engine.memoryBudget) is more than 16TiB")
@@ -235,8 +167,9 @@ struct BenchSimulateCommand: ParsableCommand {
         result.stepTarget = .seconds(engine.stepTarget / 1000)
         result.hasSeveralTenants =
             policy == .fair && (workload.trace != nil || workload.tenantLoads.contains(","))
-        result.cachesPrefixes = false
+        result.cachesPrefixes = engine.prefixCache
         result.policy = policy
+        result.eviction = eviction
         return result
     }
 

@@ -12,14 +12,17 @@ import Testing
             intermediateSize: 1536, vocabularySize: 49152),
         weights: .int8)
 
-    private static let machine = SimulatedMachine(
-        readBytesPerSecond: 50e9, weightOperationsPerSecond: 900e9,
-        operandOperationsPerSecond: 450e9)
+    private static let machine = {
+        var machine = SimulatedMachine(readBytesPerSecond: 50e9, operationsPerSecond: 450e9)
+        machine[.int8] = 900e9
+        return machine
+    }()
 
     private func report(
         adapters: Int, rate: Double, seconds: Double = 20, alpha: Double = 1,
         tenants: [Double] = [1], budget: Int = 1 << 30, policy: FairQueue.Policy = .fair,
-        seed: UInt64 = 1, change: (inout EngineConfiguration) -> Void = { _ in }
+        sharedPrefix: Int = 0, seed: UInt64 = 1,
+        change: (inout EngineConfiguration) -> Void = { _ in }
     ) throws -> SimulationReport {
         var engine = EngineConfiguration(
             memoryBudgetByteCount: budget, maximumWaitingCount: 100_000,
@@ -28,8 +31,10 @@ import Testing
         engine.policy = policy
         engine.hasSeveralTenants = tenants.count > 1 && policy == .fair
         change(&engine)
-        let simulator = try Simulator(
-            .init(model: Self.model, machine: Self.machine, engine: engine, ranks: [8, 16]))
+        var setting = Simulator.Setting(
+            model: Self.model, machine: Self.machine, engine: engine, ranks: [8, 16])
+        setting.sharedPrefixTokenCount = sharedPrefix
+        let simulator = try Simulator(setting)
         let trace = try SLoRAWorkload(
             adapterCount: adapters, alpha: alpha, rate: rate, seconds: seconds,
             lengths: TokenLengths(), tenantLoads: tenants, seed: seed
@@ -81,6 +86,50 @@ import Testing
         #expect(arrival.tenants[0].requestSeconds.p95 > 3 * base)
         // Nobody else pays for it.
         #expect(fair.all.requestsPerSecond > 0.9 * arrival.all.requestsPerSecond)
+    }
+
+    /// What prompts begin with is found where the cache is on, and nothing else.
+    @Test func sharedPrefixesAreFound() throws {
+        let off = try report(adapters: 5, rate: 5, sharedPrefix: 64)
+        let unshared = try report(adapters: 5, rate: 5) { $0.cachesPrefixes = true }
+        let shared = try report(adapters: 5, rate: 5, sharedPrefix: 64) {
+            $0.cachesPrefixes = true
+        }
+        #expect(off.foundTokenShare == 0 && unshared.foundTokenShare == 0)
+        #expect(shared.foundTokenShare > 0.4)
+        #expect(shared.busyShare < off.busyShare)
+    }
+
+    /// Prompts that do not repeat push adapters out of the pool where age alone counts.
+    @Test func valueKeepsAdaptersThatAgeLetsGo() throws {
+        func loads(_ order: EvictionOrder) throws -> Int {
+            let report = try report(adapters: 60, rate: 8, seconds: 60, budget: 256 << 20) {
+                $0.cachesPrefixes = true
+                $0.eviction = order
+            }
+            #expect(report.all.finished == report.all.requests)
+            return report.loads
+        }
+        #expect(try loads(.gdsf) < loads(.lru))
+    }
+
+    @Test func readsWhatTheEngineBenchWrote() throws {
+        let json = """
+            {"limits": {"level": "portable", "threads": 2, "read_bytes_per_second": 1e9,
+              "int8_operations_per_second": 4e9, "bf16_operations_per_second": 3e9,
+              "f32_operations_per_second": 2e9, "int8_instruction": "a", "bf16_instruction": "b",
+              "f32_instruction": "c"},
+              "prefill_share_of_limit": SHARE, "decode_share_of_limit": 0.25}
+            """
+        func read(_ share: String) throws -> SimulatedMachine {
+            let text = json.replacing("SHARE", with: share)
+            return try JSONDecoder().decode(SimulatedMachine.self, from: Data(text.utf8))
+        }
+        let machine = try read("0.5")
+        #expect(machine.readBytesPerSecond == 1e9)
+        #expect(Arithmetic.allCases.map { machine[$0] } == [2e9, 3e9, 4e9])
+        #expect(machine.prefillShare == 0.5 && machine.decodeShare == 0.25)
+        #expect(throws: BenchError.self) { try read("0") }
     }
 
     @Test func aStepStaysNearItsTarget() throws {

@@ -64,6 +64,18 @@ struct StepWorkTests {
         #expect(mixed.operationCounts[.int8] == base.operationCounts[.int8])
     }
 
+    @Test func theBaseRunsBesideAdapters() {
+        let spans = (0..<3).map {
+            StepWork.Span(sequence: $0, start: 9, count: 1, logitCount: 1)
+        }
+        let adapters = [StepWork.Adapter(byteCount: 70, parameterCount: 35)]
+        let base = cost.work(spans)
+        let mixed = cost.work(spans, assignment: [nil, 0, nil], adapters: adapters)
+        #expect(mixed.byteCount - base.byteCount == 70)
+        #expect(
+            (mixed.operationCounts[.bf16] ?? 0) - (base.operationCounts[.bf16] ?? 0) == 2 * 35)
+    }
+
     @Test func cutsPromptsIntoSteps() {
         let steps = StepWork.prefillSpans(
             tokenCounts: [7, 5, 3], promptTokenCount: 5, sequenceCount: 3)

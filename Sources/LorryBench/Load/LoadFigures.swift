@@ -1,28 +1,3 @@
-/// How values spread.
-public struct Spread: Codable, Sendable, Equatable {
-    public var count: Int
-    public var mean: Double
-    public var p50: Double
-    public var p95: Double
-    public var p99: Double
-    public var max: Double
-
-    public init(_ values: some Sequence<Double>) {
-        let samples = Samples(values)
-        count = samples.sorted.count
-        mean = count == 0 ? 0 : samples.sorted.reduce(0, +) / Double(count)
-        p50 = samples.percentile(0.5)
-        p95 = samples.percentile(0.95)
-        p99 = samples.percentile(0.99)
-        max = samples.sorted.last ?? 0
-    }
-
-    var cells: [String] {
-        count == 0
-            ? ["-", "-", "-", "-"] : [p50, p95, p99, max].map(Figures.duration)
-    }
-}
-
 /// What a tenant got.
 public struct TenantFigures: Codable, Sendable, Equatable {
     public var tenant: Int

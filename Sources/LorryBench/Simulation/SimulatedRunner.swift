@@ -17,9 +17,8 @@ final class SimulatedClock: EngineClock {
 
 /// Computes nothing: notes what a step would cost, and lets the clock go on by it.
 ///
-/// A step takes as long as reading its bytes or computing its products, whichever is longer, at the
-/// measured share of the machine's limits; that share is a mean of prefill's and decode's, weighted
-/// by the step's tokens.
+/// A step takes as long as its `StepWork` at the measured share of the machine's limits; that share
+/// is a mean of prefill's and decode's, weighted by the step's tokens.
 final class SimulatedRunner: StepRunner {
     let usesMemory = false
     let kvBlockByteCount: Int
@@ -27,13 +26,10 @@ final class SimulatedRunner: StepRunner {
     private let machine: SimulatedMachine
     private let clock: SimulatedClock
     // Of the step being added.
-    private var rowCount = 0
+    private var spans: [StepWork.Span] = []
     private var decodeCount = 0
-    private var logitCount = 0
-    private var pairCount = 0
-    private var positionCount = 0
-    private var adapterByteCount = 0
-    private var adapterRowParameterCount = 0
+    private var assignment: [Int?] = []
+    private var adapters: [StepWork.Adapter] = []
     private var lastAdapter: AdapterVersionID?
     private(set) var stepCount = 0
     private(set) var busySeconds = 0.0
@@ -46,38 +42,33 @@ final class SimulatedRunner: StepRunner {
     }
 
     func add(_ entry: StepPlan.Entry, program: AdapterProgram?, logits: Range<Int>) {
-        let (start, end) = (entry.range.lowerBound, entry.range.upperBound)
-        rowCount += end - start
-        if end - start == 1, start >= entry.sequence.promptCount { decodeCount += 1 }
-        logitCount += logits.count
-        pairCount += (end * (end + 1) - start * (start + 1)) / 2
-        positionCount += end
-        guard let adapter = entry.sequence.request.adapter else { return }
-        adapterRowParameterCount +=
-            (end - start) * adapter.byteCount / model.operandFormat.byteCount
-        guard adapter.id != lastAdapter else { return }
-        lastAdapter = adapter.id
-        adapterByteCount += adapter.byteCount
+        let range = entry.range
+        spans.append(
+            .init(
+                sequence: spans.count, start: range.lowerBound, count: range.count,
+                logitCount: logits.count))
+        if range.count == 1, range.lowerBound >= entry.sequence.promptCount { decodeCount += 1 }
+        assignment.append(entry.sequence.request.adapter.map(number(of:)))
+    }
+
+    /// Entries with one adapter lie side by side.
+    private func number(of adapter: AdapterReference) -> Int {
+        if adapter.id != lastAdapter {
+            lastAdapter = adapter.id
+            adapters.append(
+                .init(
+                    byteCount: adapter.byteCount,
+                    parameterCount: adapter.byteCount / model.operandFormat.byteCount))
+        }
+        return adapters.count - 1
     }
 
     func run(_ results: inout [RowResult], arena: UnsafeMutableRawPointer?) {
-        let bytes =
-            model.weightByteCount + Double(positionCount * model.positionByteCount)
-            + Double(adapterByteCount)
-        let weightOperations =
-            2
-            * (Double(model.layerParameterCount) * Double(rowCount)
-                + Double(model.headParameterCount) * Double(logitCount))
-        let operandOperations =
-            Double(model.pairOperationCount) * Double(pairCount)
-            + 2 * Double(adapterRowParameterCount)
-        let limit = max(
-            bytes / machine.readBytesPerSecond,
-            weightOperations / machine.weightOperationsPerSecond + operandOperations
-                / machine.operandOperationsPerSecond)
+        let work = model.cost.work(spans, assignment: assignment, adapters: adapters)
+        let rowCount = spans.reduce(0) { $0 + $1.count }
         let decodes = Double(decodeCount) / Double(max(rowCount, 1))
         let share = decodes * machine.decodeShare + (1 - decodes) * machine.prefillShare
-        let seconds = limit / share + machine.stepSeconds
+        let seconds = work.limitSeconds(machine) / share + machine.stepSeconds
         busySeconds += seconds
         stepCount += 1
         clock.advance(by: .seconds(seconds))
@@ -85,8 +76,10 @@ final class SimulatedRunner: StepRunner {
     }
 
     func clear() {
-        (rowCount, decodeCount, logitCount, pairCount, positionCount) = (0, 0, 0, 0, 0)
-        (adapterByteCount, adapterRowParameterCount) = (0, 0)
+        spans.removeAll(keepingCapacity: true)
+        assignment.removeAll(keepingCapacity: true)
+        adapters.removeAll(keepingCapacity: true)
+        decodeCount = 0
         lastAdapter = nil
     }
 }

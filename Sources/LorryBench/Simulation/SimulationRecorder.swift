@@ -1,43 +1,5 @@
-import Foundation
 import LorryEngine
 import Synchronization
-
-/// Counts of durations in classes that are half a percent wide.
-struct DurationCounts {
-    private static let width = 0.005
-    private static let least = 1e-6
-    private var counts: [Int] = []
-    private(set) var count = 0
-
-    mutating func add(_ duration: Duration) {
-        let seconds = max(duration / .seconds(1), Self.least)
-        let index = Int(log(seconds / Self.least) / Self.width)
-        if index >= counts.count {
-            counts.append(contentsOf: repeatElement(0, count: index + 1 - counts.count))
-        }
-        counts[index] += 1
-        count += 1
-    }
-
-    mutating func add(_ other: DurationCounts) {
-        let missing = max(other.counts.count - counts.count, 0)
-        counts.append(contentsOf: repeatElement(0, count: missing))
-        for (index, count) in other.counts.enumerated() { counts[index] += count }
-        count += other.count
-    }
-
-    /// - Parameter share: from 0 to 1.
-    func percentile(_ share: Double) -> Double {
-        var left = Int((share * Double(count)).rounded(.up))
-        for (index, count) in counts.enumerated() {
-            left -= count
-            if left <= 0, count > 0 {
-                return Self.least * exp((Double(index) + 0.5) * Self.width)
-            }
-        }
-        return 0
-    }
-}
 
 /// Notes what the simulated engine does, by tenant.
 final class SimulationRecorder: EngineObserver {

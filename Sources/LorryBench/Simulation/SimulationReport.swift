@@ -1,17 +1,7 @@
+import LorryEngine
+
 /// What a simulated run gave, as `lorry bench simulate --json` writes it.
 public struct SimulationReport: Encodable, Sendable {
-    public struct Percentiles: Encodable, Sendable, Equatable {
-        public var p50: Double
-        public var p95: Double
-        public var p99: Double
-
-        init(_ counts: DurationCounts) {
-            p50 = counts.percentile(0.5)
-            p95 = counts.percentile(0.95)
-            p99 = counts.percentile(0.99)
-        }
-    }
-
     public struct Part: Encodable, Sendable {
         public var name: String
         public var requests: Int
@@ -22,9 +12,9 @@ public struct SimulationReport: Encodable, Sendable {
         public var requestsPerSecond: Double
         /// Of answers.
         public var tokensPerSecond: Double
-        public var firstTokenSeconds: Percentiles
-        public var interTokenSeconds: Percentiles
-        public var requestSeconds: Percentiles
+        public var firstTokenSeconds: Spread
+        public var interTokenSeconds: Spread
+        public var requestSeconds: Spread
 
         enum CodingKeys: String, CodingKey {
             case name, requests, finished, failed, refused
@@ -43,9 +33,9 @@ public struct SimulationReport: Encodable, Sendable {
             refused = tenant.refusedCount
             requestsPerSecond = Double(tenant.finishedCount) / max(seconds, 1e-9)
             tokensPerSecond = Double(tenant.outputTokenCount) / max(seconds, 1e-9)
-            firstTokenSeconds = Percentiles(tenant.firstToken)
-            interTokenSeconds = Percentiles(tenant.interToken)
-            requestSeconds = Percentiles(tenant.total)
+            firstTokenSeconds = Spread(tenant.firstToken)
+            interTokenSeconds = Spread(tenant.interToken)
+            requestSeconds = Spread(tenant.total)
         }
     }
 
@@ -60,18 +50,22 @@ public struct SimulationReport: Encodable, Sendable {
     public let loads: Int
     public let evictions: Int
     public let preemptions: Int
+    /// Of the prompt tokens that were looked up, those whose keys and values were there; 0 without
+    /// a prefix cache.
+    public let foundTokenShare: Double
     /// What the simulation itself took.
     public let wallSeconds: Double
 
     private enum CodingKeys: String, CodingKey {
         case tenants, seconds, steps, loads, evictions, preemptions
         case busyShare = "busy_share"
+        case foundTokenShare = "found_token_share"
         case wallSeconds = "wall_seconds"
     }
 
     init(
-        _ state: SimulationRecorder.State, seconds: Double, busy: Double, stepCount: Int,
-        preemptionCount: Int, wallSeconds: Double
+        _ state: SimulationRecorder.State, _ engine: EngineStatistics, seconds: Double,
+        busy: Double, stepCount: Int, wallSeconds: Double
     ) {
         var sum = SimulationRecorder.Tenant()
         for tenant in state.tenants.values { sum.add(tenant) }
@@ -82,7 +76,9 @@ public struct SimulationReport: Encodable, Sendable {
         steps = stepCount
         loads = state.loadCount
         evictions = state.evictionCount
-        preemptions = preemptionCount
+        preemptions = engine.preemptionCount
+        foundTokenShare =
+            Double(engine.prefixCacheHitCount) / Double(max(engine.prefixCacheQueryCount, 1))
         self.wallSeconds = wallSeconds
     }
 
@@ -97,6 +93,7 @@ public struct SimulationReport: Encodable, Sendable {
         try container.encode(loads, forKey: .loads)
         try container.encode(evictions, forKey: .evictions)
         try container.encode(preemptions, forKey: .preemptions)
+        try container.encode(foundTokenShare, forKey: .foundTokenShare)
         try container.encode(wallSeconds, forKey: .wallSeconds)
     }
 
@@ -114,14 +111,10 @@ public struct SimulationReport: Encodable, Sendable {
                     part.name, "\(part.requests)", "\(part.refused)", "\(part.failed)",
                     Figures.significant(part.requestsPerSecond),
                     Figures.significant(part.tokensPerSecond),
-                ] + Self.row(part.firstTokenSeconds) + Self.row(part.interTokenSeconds)
-                    + Self.row(part.requestSeconds).dropLast())
+                ] + part.firstTokenSeconds.cells.prefix(3) + part.interTokenSeconds.cells.prefix(3)
+                    + part.requestSeconds.cells.prefix(2))
         }
         return table
-    }
-
-    private static func row(_ percentiles: Percentiles) -> [String] {
-        [percentiles.p50, percentiles.p95, percentiles.p99].map(Figures.duration)
     }
 }
 

@@ -13,6 +13,8 @@ public final class Simulator {
         public var ranks: [Int]
         /// By the trace's number of the tenant; 1 where there is none.
         public var weights: [Double] = []
+        /// Tokens with which every prompt begins, as far as it is so long.
+        public var sharedPrefixTokenCount = 0
 
         public init(
             model: SimulatedModel, machine: SimulatedMachine, engine: EngineConfiguration,
@@ -121,9 +123,9 @@ public final class Simulator {
             clock.advance(toSecond: next)
         }
         return SimulationReport(
-            recorder.state.withLock { $0 }, seconds: clock.seconds, busy: runner.busySeconds,
-            stepCount: runner.stepCount, preemptionCount: core.statistics.preemptionCount,
-            wallSeconds: (ContinuousClock.now - start) / .seconds(1))
+            recorder.state.withLock { $0 }, core.statistics, seconds: clock.seconds,
+            busy: runner.busySeconds, stepCount: runner.stepCount,
+            wallSeconds: (ContinuousClock.now - start).seconds)
     }
 
     /// What is wrong with what the engine notes of its memory, if anything.
@@ -142,7 +144,7 @@ public final class Simulator {
             return
         }
         var generation = GenerationRequest(
-            id: "", promptTokens: [Int32](repeating: 0, count: tokenCount),
+            id: "", promptTokens: promptTokens(tokenCount),
             adapter: request.adapter.map(reference(to:)),
             maximumTokenCount: request.outputTokenCount)
         generation.ignoresEndTokens = true
@@ -160,6 +162,15 @@ public final class Simulator {
                     place: QueuePlace(queue: queue, tokenCount: tokenCount, tenant: tenant),
                     submitted: clock.start + .seconds(request.arrivalSeconds))))
         nextID += 1
+    }
+
+    /// The shared ones and then others than any prompt before.
+    private func promptTokens(_ count: Int) -> [Int32] {
+        var tokens = [Int32](repeating: 0, count: count)
+        if setting.sharedPrefixTokenCount < count {
+            tokens[setting.sharedPrefixTokenCount] = Int32(truncatingIfNeeded: nextID)
+        }
+        return tokens
     }
 
     private func reference(to adapter: Int) -> AdapterReference {

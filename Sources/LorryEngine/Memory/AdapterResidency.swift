@@ -32,24 +32,13 @@ package final class AdapterResidency {
         var isPlanned = false
     }
 
-    /// Sequences in the engine that want an adapter version.
-    private struct Users {
-        var waitingCount = 0
-        /// The leases.
-        var runningCount = 0
-        /// Grows with the time at which the first of those who wait came.
-        var waitsSince: UInt64 = 0
-    }
-
     private let pool: MemoryPool
     private let startLoad: (AdapterReference) -> Void
     /// What others may know of the adapters in use.
     package let roster = AdapterRoster()
-    private var entries: [Entry?] = []
-    private var freeSlots: [Int] = []
+    private var entries = Slots<Entry>()
     private var slots: [AdapterVersionID: Int] = [:]
-    private var users: [AdapterVersionID: Users] = [:]
-    private var arrivals: UInt64 = 0
+    private var users = AdapterUsers()
     private var plannedSlots: [Int] = []
     private var pinned: Set<AdapterVersionID> = []
     /// Deleted or replaced versions: evicted as soon as nobody wants them any more.
@@ -123,21 +112,12 @@ package final class AdapterResidency {
     package func leaseCount(_ id: AdapterVersionID) -> Int { users[id]?.runningCount ?? 0 }
 
     /// Of all adapters together.
-    package var leaseCount: Int { users.values.reduce(0) { $0 + $1.runningCount } }
+    package var leaseCount: Int { users.runningCount }
 
     private func change(
-        _ id: AdapterVersionID, name: String? = nil, _ body: (inout Users) -> Void
+        _ id: AdapterVersionID, name: String? = nil, _ body: (inout AdapterUsers.Count) -> Void
     ) {
-        let before = users[id] ?? Users()
-        var after = before
-        body(&after)
-        precondition(after.waitingCount >= 0 && after.runningCount >= 0, "a lease too few")
-        if before.waitingCount == 0, after.waitingCount > 0 {
-            arrivals += 1
-            after.waitsSince = arrivals
-        }
-        let isGone = after.waitingCount == 0 && after.runningCount == 0
-        users[id] = isGone ? nil : after
+        let after = users.change(id, body)
         roster.setUsers(
             of: id, name: name, waiting: after.waitingCount, running: after.runningCount)
         if let slot = slots[id] { refresh(slot) }
@@ -204,12 +184,10 @@ package final class AdapterResidency {
         guard let blocks = pool.reserveForAdapter(byteCount: reference.byteCount) else {
             return .lacksRoom
         }
-        let slot = freeSlots.popLast() ?? entries.count
-        if slot == entries.count { entries.append(nil) }
-        entries[slot] = Entry(
-            id: reference.id, name: reference.name, blocks: blocks,
-            byteCount: reference.byteCount, state: .loading(since: now))
-        slots[reference.id] = slot
+        slots[reference.id] = entries.insert(
+            Entry(
+                id: reference.id, name: reference.name, blocks: blocks,
+                byteCount: reference.byteCount, state: .loading(since: now)))
         loadCount += 1
         startLoad(reference)
         return .loading
@@ -299,7 +277,6 @@ package final class AdapterResidency {
         pool.releaseFromAdapter(entry.blocks)
         entries[slot] = nil
         slots[entry.id] = nil
-        freeSlots.append(slot)
     }
 
     // MARK: - Checks
@@ -311,8 +288,7 @@ package final class AdapterResidency {
         var chargedCount = 0
         var loads = 0
         var bytes = 0
-        for (slot, entry) in entries.enumerated() {
-            guard let entry else { continue }
+        for (slot, entry) in entries.all {
             guard slots[entry.id] == slot else { return "\(entry.name) is not where it is noted" }
             guard entry.blocks.allSatisfy({ pool.ledger.isCharged($0) }) else {
                 return "\(entry.name) has blocks that are not charged"
@@ -330,7 +306,7 @@ package final class AdapterResidency {
             }
         }
         guard chargedCount == pool.adapterBlockCount, loads == loadCount, bytes == byteCount,
-            slots.count + freeSlots.count == entries.count
+            slots.count == entries.count
         else {
             return "\(chargedCount) blocks of \(slots.count) adapters, \(loads) of them loading; "
                 + "noted are \(pool.adapterBlockCount) blocks and \(loadCount) loads"

@@ -13,6 +13,14 @@ package enum EvictionReach: Int, Comparable, Sendable {
     package static func < (a: EvictionReach, b: EvictionReach) -> Bool { a.rawValue < b.rawValue }
 }
 
+/// By what idle adapters and cached blocks are ordered for eviction.
+package enum EvictionOrder: String, Sendable, CaseIterable {
+    /// Use, size and the time to get them back.
+    case gdsf
+    /// When they fell idle alone: for comparison.
+    case lru
+}
+
 /// What it takes to get back what was evicted, measured as the engine runs.
 package struct RecoveryCosts: Sendable {
     /// Seconds to compute the keys and values of a token.
@@ -27,6 +35,9 @@ package struct RecoveryCosts: Sendable {
     package var adapterBytesPerToken: Double {
         exp2((log2(perToken) - log2(perAdapterByte)).rounded())
     }
+
+    /// From the start of a load to its end, that of others beside it included.
+    package func loadSeconds(byteCount: Int) -> Double { Double(byteCount) * perAdapterByte }
 
     package mutating func noteComputation(tokenCount: Int, _ duration: Duration) {
         guard tokenCount > 0 else { return }
@@ -50,6 +61,9 @@ package struct RecoveryCosts: Sendable {
 /// that were, lately: where prompts do not repeat, their blocks leave before anything else.
 ///
 /// Adapters that waiting sequences want, and pinned ones, have queues of their own.
+///
+/// `EvictionOrder.lru` leaves the worth out, so that all have one priority and go in the order in
+/// which they fell idle.
 struct EvictionPolicy {
     enum Candidate: Equatable {
         case block(BlockID)
@@ -76,6 +90,7 @@ struct EvictionPolicy {
 
     private let blockCount: Int
     private let blockByteCount: Int
+    private let order: EvictionOrder
     package var costs = RecoveryCosts()
     /// Cached leaves that nobody holds, and idle adapters: those come after all blocks' numbers.
     private var idle: EvictionQueue
@@ -91,9 +106,10 @@ struct EvictionPolicy {
     /// Of the blocks evicted lately, the share that had been found again.
     private(set) var reuse = 0.5
 
-    init(blockCount: Int, blockByteCount: Int) {
+    init(blockCount: Int, blockByteCount: Int, order: EvictionOrder) {
         self.blockCount = blockCount
         self.blockByteCount = blockByteCount
+        self.order = order
         idle = EvictionQueue(candidateCount: blockCount)
         uses = [UInt8](repeating: 0, count: blockCount)
         ranks = [EvictionQueue.Rank](
@@ -102,7 +118,7 @@ struct EvictionPolicy {
 
     private mutating func rank(_ worth: Double) -> EvictionQueue.Rank {
         stamp += 1
-        return .init(priority: floor + worth, stamp: stamp)
+        return .init(priority: order == .lru ? 0 : floor + worth, stamp: stamp)
     }
 
     // MARK: - Blocks

@@ -30,12 +30,13 @@ package final class MemoryPool {
 
     /// - Parameters:
     ///   - cachesPrefixes: whether blocks stay for sequences that begin with the same tokens.
+    ///   - eviction: what leaves first.
     ///   - hasMemory: false for accounting alone; nothing can be computed then.
     /// - Throws: `PoolError` where the budget holds no block, or the system does not give the
     ///   address space.
     package init(
         budgetByteCount: Int, blockByteCount: Int, cachesPrefixes: Bool = false,
-        hasMemory: Bool = true
+        eviction: EvictionOrder = .gdsf, hasMemory: Bool = true
     ) throws(PoolError) {
         precondition(blockByteCount > 0)
         self.blockByteCount = blockByteCount
@@ -50,7 +51,8 @@ package final class MemoryPool {
             ? try BlockArena(blockCount: blockCount, blockByteCount: blockByteCount) : nil
         ledger = BlockLedger(blockCount: blockCount)
         prefixes = cachesPrefixes ? PrefixIndex(blockCount: blockCount) : nil
-        policy = EvictionPolicy(blockCount: blockCount, blockByteCount: blockByteCount)
+        policy = EvictionPolicy(
+            blockCount: blockCount, blockByteCount: blockByteCount, order: eviction)
     }
 
     /// Block `i` starts at byte `i · blockByteCount`; nil for accounting alone.

@@ -1,20 +1,5 @@
 import LorryTensor
 
-/// What keys and values depend on beside the tokens, and who may share them.
-package struct PrefixScope: Hashable, Sendable {
-    /// The adapter version that computes them; nil where they are the base model's.
-    package var adapter: AdapterVersionID?
-    package var tenant: String
-    /// Further separates what a tenant's requests share.
-    package var salt: String
-
-    package init(adapter: AdapterVersionID?, tenant: String, salt: String) {
-        self.adapter = adapter
-        self.tenant = tenant
-        self.salt = salt
-    }
-}
-
 /// Which blocks have the keys and values of which tokens: a forest with a tree per scope.
 ///
 ///     root of (adapter, tenant, salt)
@@ -35,7 +20,7 @@ final class PrefixIndex {
     private struct Node {
         /// Nil where the block is in no tree.
         var parent: Place?
-        var root: Int32 = 0
+        var root = 0
         var tokenCount: Int32 = 0
         var firstChild: Int32?
         // Among the children of one parent.
@@ -43,15 +28,6 @@ final class PrefixIndex {
         var previous: Int32?
         var bucket: Int32 = 0
         var nextInBucket: Int32?
-    }
-
-    private struct Root {
-        var scope: PrefixScope
-        var firstChild: Int32?
-        /// Sequences that use the tree.
-        var userCount = 0
-        /// Its adapter version is gone: nothing is to be found there any more.
-        var isForgotten = false
     }
 
     private static let blockSize = KVLayout.blockSize
@@ -63,11 +39,7 @@ final class PrefixIndex {
     /// `blockSize` for each block.
     private var tokens: [Int32]
     private var buckets: [Int32?]
-    private var roots: [Root?] = []
-    private var freeRoots: [Int32] = []
-    private var rootsByScope: [PrefixScope: Int32] = [:]
-    /// Trees that are not forgotten, by the adapter version that their blocks are of.
-    private var rootsByAdapter: [AdapterVersionID: Set<Int32>] = [:]
+    private var roots = PrefixRoots()
 
     init(blockCount: Int) {
         self.blockCount = blockCount
@@ -82,74 +54,33 @@ final class PrefixIndex {
 
     /// The root of a scope's tree, kept until it is closed as often as it was opened.
     func open(_ scope: PrefixScope) -> Place {
-        if let known = rootsByScope[scope] {
-            roots[Int(known)]?.userCount += 1
-            return Place(index: Int32(blockCount) + known)
-        }
-        let root = Root(scope: scope, userCount: 1)
-        let number: Int32
-        if let free = freeRoots.popLast() {
-            number = free
-            roots[Int(free)] = root
-        } else {
-            number = Int32(roots.count)
-            roots.append(root)
-        }
-        rootsByScope[scope] = number
-        if let adapter = scope.adapter { rootsByAdapter[adapter, default: []].insert(number) }
-        return Place(index: Int32(blockCount) + number)
+        Place(index: Int32(blockCount + roots.open(scope)))
     }
 
-    func close(_ place: Place) {
-        let number = place.index - Int32(blockCount)
-        roots[Int(number)]?.userCount -= 1
-        removeIfEmpty(number)
-    }
-
-    private func removeIfEmpty(_ number: Int32) {
-        guard let root = roots[Int(number)], root.userCount == 0, root.firstChild == nil else {
-            return
-        }
-        unlist(number, root)
-        roots[Int(number)] = nil
-        freeRoots.append(number)
-    }
-
-    private func unlist(_ number: Int32, _ root: Root) {
-        guard !root.isForgotten else { return }
-        rootsByScope[root.scope] = nil
-        guard let adapter = root.scope.adapter else { return }
-        rootsByAdapter[adapter]?.remove(number)
-        if rootsByAdapter[adapter]?.isEmpty == true { rootsByAdapter[adapter] = nil }
-    }
+    func close(_ root: Place) { roots.close(rootNumber(root)) }
 
     /// Makes an adapter version's trees unreachable for whoever comes now.
     ///
     /// - Returns: their blocks, children before their parents; all are still in the index.
     func forget(_ adapter: AdapterVersionID) -> [BlockID] {
         var blocks: [BlockID] = []
-        for number in rootsByAdapter[adapter] ?? [] {
-            guard let root = roots[Int(number)] else { continue }
-            unlist(number, root)
-            roots[Int(number)]?.isForgotten = true
-            var open = [root.firstChild].compactMap { $0 }
-            while let block = open.popLast() {
-                blocks.append(BlockID(index: block))
-                let node = nodes[Int(block)]
-                if let next = node.next { open.append(next) }
-                if let child = node.firstChild { open.append(child) }
-            }
-            removeIfEmpty(number)
+        var open = roots.forget(adapter)
+        while let block = open.popLast() {
+            blocks.append(BlockID(index: block))
+            let node = nodes[Int(block)]
+            if let next = node.next { open.append(next) }
+            if let child = node.firstChild { open.append(child) }
         }
         return blocks.reversed()
     }
 
     func isForgotten(_ place: Place) -> Bool {
-        let number =
-            place.index < blockCount
-            ? nodes[Int(place.index)].root : place.index - Int32(blockCount)
-        return roots[Int(number)]?.isForgotten ?? true
+        let root =
+            place.index < blockCount ? nodes[Int(place.index)].root : rootNumber(place)
+        return roots[root]?.isForgotten ?? true
     }
+
+    private func rootNumber(_ root: Place) -> Int { Int(root.index) - blockCount }
 
     // MARK: - Blocks
 
@@ -226,7 +157,7 @@ final class PrefixIndex {
             precondition(nodes[Int(place.index)].tokenCount == Self.blockSize)
             node.root = nodes[Int(place.index)].root
         } else {
-            node.root = place.index - Int32(blockCount)
+            node.root = rootNumber(place)
         }
         for (offset, token) in content.enumerated() {
             tokens[number * Self.blockSize + offset] = token
@@ -253,7 +184,7 @@ final class PrefixIndex {
         }
         removeFromBucket(block, node)
         nodes[block.number] = Node()
-        removeIfEmpty(node.root)
+        roots.removeIfEmpty(node.root)
     }
 
     private func removeFromBucket(_ block: BlockID, _ node: Node) {
@@ -275,14 +206,14 @@ final class PrefixIndex {
     private func firstChild(of place: Place) -> Int32? {
         place.index < blockCount
             ? nodes[Int(place.index)].firstChild
-            : roots[Int(place.index) - blockCount]?.firstChild
+            : roots[rootNumber(place)]?.firstChild
     }
 
     private func setFirstChild(of place: Place, _ child: Int32?) {
         if place.index < blockCount {
             nodes[Int(place.index)].firstChild = child
         } else {
-            roots[Int(place.index) - blockCount]?.firstChild = child
+            roots.setFirstChild(rootNumber(place), child)
         }
     }
 
@@ -306,7 +237,7 @@ final class PrefixIndex {
 }
 
 extension PrefixIndex {
-    var rootCount: Int { roots.count - freeRoots.count }
+    var rootCount: Int { roots.count }
 
     /// - Parameter isCached: what the accounting says of a block.
     /// - Returns: what is wrong, if anything.
@@ -330,7 +261,7 @@ extension PrefixIndex {
                     contains(above) && tokenCount(above) == Self.blockSize
                     && nodes[above.number].root == node.root
                 guard isRight else { return "block \(number) is below \(above.number)" }
-            } else if roots[Int(node.root)] == nil {
+            } else if roots[node.root] == nil {
                 return "block \(number) has no root"
             }
         }
@@ -343,8 +274,7 @@ extension PrefixIndex {
             }
             guard found == count else { return "\(found) children linked of \(count)" }
         }
-        for (number, root) in roots.enumerated() {
-            guard let root else { continue }
+        for (number, root) in roots.all {
             let place = Place(index: Int32(blockCount + number))
             guard (root.firstChild != nil) == (childCounts[place] != nil), root.userCount >= 0,
                 root.userCount > 0 || root.firstChild != nil
