@@ -14,8 +14,8 @@ package final class TenantAccount: HeapNode {
     var classes: [Int: PriorityClass] = [:]
     var heaps = StateHeaps<PriorityClass>()
     var places = HeapPlaces()
-    /// Takes no part in what the plan under way still admits.
-    var isHeldBack = false
+    /// States of adapters with which it takes no part in what is left of the plan under way.
+    var heldBack: Set<AdapterState> = []
     /// Its part of the step being planned.
     var share = StepShare()
 
@@ -38,6 +38,8 @@ final class PriorityClass: HeapNode {
     var places = HeapPlaces()
     /// Sequences that wait or run.
     var memberCount = 0
+    /// Sequences that wait and whose adapter is resident or on its way.
+    var preparedCount = 0
     var lastServed: AdapterFlow?
     /// How many flows there may be before idle ones are looked for.
     var sweepCount = 64

@@ -31,7 +31,7 @@ package final class FairQueue {
     private var flowsByAdapter: [AdapterVersionID: [ObjectIdentifier: AdapterFlow]] = [:]
     /// Preempted sequences whose readers lag behind.
     private var suspended: [SequenceID: TokenSequence] = [:]
-    private var heldBack: [TenantAccount] = []
+    private var heldBack: [(tenant: TenantAccount, state: AdapterState)] = []
     /// Sequences that wait, those that are suspended included.
     package private(set) var count = 0
     /// Tokens that waiting sequences have still to compute.
@@ -149,11 +149,13 @@ package final class FairQueue {
             flowsByAdapter[adapter, default: [:]][ObjectIdentifier(flow)] = flow
         }
         flow.sequences.set(sequence, isMember: true)
+        if flow.state != .absent { flow.owner.preparedCount += 1 }
         refresh(flow)
     }
 
     private func withdraw(_ sequence: TokenSequence, _ flow: AdapterFlow) {
         flow.sequences.set(sequence, isMember: false)
+        if flow.state != .absent { flow.owner.preparedCount -= 1 }
         flow.tenant.waitingCount -= 1
         flow.tenant.waitingTokenCount -= sequence.queuedTokenCount
         if flow.tenant.waitingCount == 0 { waitingWeight -= flow.tenant.weight }
@@ -197,21 +199,30 @@ package final class FairQueue {
     package func setState(_ state: AdapterState, of adapter: AdapterVersionID) {
         guard let flows = flowsByAdapter[adapter] else { return }
         for flow in flows.values where flow.state != state {
+            let count = flow.sequences.nodes.count
+            if flow.state == .absent { flow.owner.preparedCount += count }
+            if state == .absent { flow.owner.preparedCount -= count }
             flow.state = state
             refresh(flow)
         }
     }
 
-    /// Leaves a tenant out of those who could run, until `releaseHeldBack`.
-    func holdBack(_ tenant: TenantAccount) {
-        tenant.isHeldBack = true
-        heldBack.append(tenant)
+    /// How many wait, of the tenant and the priority of a sequence, whose adapter is resident or on
+    /// its way.
+    func preparedCount(beside sequence: TokenSequence) -> Int {
+        flow(of: sequence).owner.preparedCount
+    }
+
+    /// Leaves a tenant out of those whose adapter is in this state, until `releaseHeldBack`.
+    func holdBack(_ tenant: TenantAccount, _ state: AdapterState) {
+        tenant.heldBack.insert(state)
+        heldBack.append((tenant, state))
         refresh(tenant)
     }
 
     func releaseHeldBack() {
-        while let tenant = heldBack.popLast() {
-            tenant.isHeldBack = false
+        while let (tenant, state) = heldBack.popLast() {
+            tenant.heldBack.remove(state)
             refresh(tenant)
         }
     }
@@ -288,7 +299,7 @@ package final class FairQueue {
 
     private func refresh(_ tenant: TenantAccount) {
         for state in AdapterState.allCases {
-            let isOut = state == .ready && tenant.isHeldBack
+            let isOut = tenant.heldBack.contains(state)
             heaps.set(tenant, in: state, isMember: !isOut && tenant.heaps.first(state) != nil)
         }
     }
@@ -301,6 +312,7 @@ package final class FairQueue {
             var waitingCount = 0
             for level in tenant.classes.values {
                 precondition(level.memberCount > 0)
+                var preparedCount = 0
                 for state in AdapterState.allCases {
                     level.heaps[state].checkInvariants()
                     tenant.heaps[state].checkInvariants()
@@ -309,8 +321,10 @@ package final class FairQueue {
                     flow.sequences.checkInvariants()
                     precondition(flow.sequences.nodes.count <= flow.memberCount)
                     waitingCount += flow.sequences.nodes.count
+                    if flow.state != .absent { preparedCount += flow.sequences.nodes.count }
                     tokens += flow.sequences.nodes.reduce(0) { $0 + $1.queuedTokenCount }
                 }
+                precondition(preparedCount == level.preparedCount)
             }
             precondition(waitingCount == tenant.waitingCount)
             precondition(tenant.runningCount >= 0)

@@ -214,6 +214,7 @@ package final class Scheduler {
     private func admit(_ plan: inout StepPlan, _ supply: any AdapterSupply) {
         defer { queue.releaseHeldBack() }
         var mayLoad = true
+        var loadCount = 0
         while budget > 0, queue.first(.ready) != nil || queue.first(.absent) != nil {
             guard !bounds.isFull(running.count) else {
                 // A reader that lags behind must not keep others out.
@@ -221,13 +222,19 @@ package final class Scheduler {
                 continue
             }
             if mayLoad, queue.isAbsentFirst, let sequence = queue.first(.absent) {
-                // Who may not run now displaces nobody either.
-                guard mayAdmit(queue.tenant(of: sequence)) else {
+                // Who may not run now displaces nobody either, and no more are displaced than there
+                // are places.
+                guard mayAdmit(queue.tenant(of: sequence)),
+                    loadCount < bounds.runningCount - running.count
+                else {
                     mayLoad = false
                     continue
                 }
                 switch load(sequence, displacing: true, supply) {
-                case .started, .ready: continue
+                case .started:
+                    loadCount += 1
+                    continue
+                case .ready: continue
                 case .busy: mayLoad = false
                 case .lacksRoom: guard preemptPaused(&plan) else { return }
                 }
@@ -236,7 +243,7 @@ package final class Scheduler {
             guard let sequence = queue.first(.ready) else { break }
             let tenant = queue.tenant(of: sequence)
             guard mayAdmit(tenant) else {
-                queue.holdBack(tenant)
+                queue.holdBack(tenant, .ready)
                 continue
             }
             let state = supply.use(sequence)
@@ -270,9 +277,15 @@ package final class Scheduler {
             ratio: TenantShare.runningRatio)
     }
 
-    /// Starts loads for those who will run later, as far as nobody else loses by it.
+    /// Starts loads for those who will run later, as far as nobody else loses by it: for as many as
+    /// there are places. A load before that takes time from the steps and room from the prefix cache
+    /// for somebody whose turn is far off.
     private func readAhead(_ supply: any AdapterSupply) {
         while let sequence = queue.first(.absent) {
+            guard queue.preparedCount(beside: sequence) < bounds.runningCount else {
+                queue.holdBack(queue.tenant(of: sequence), .absent)
+                continue
+            }
             switch load(sequence, displacing: false, supply) {
             case .started, .ready: continue
             case .busy, .lacksRoom: return

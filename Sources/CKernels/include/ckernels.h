@@ -366,7 +366,7 @@ void *_Nullable ck_allocate(size_t byte_count);
 void ck_free(void *memory, size_t byte_count);
 
 /// Zeroed whole pages of the system's, which go back to it at once when they are freed; on huge
-/// pages where they fill some. NULL when refused.
+/// pages where they fill some, else brought in at once. NULL when refused.
 void *_Nullable ck_allocate_pages(size_t byte_count);
 void ck_free_pages(void *memory, size_t byte_count);
 
