@@ -5,9 +5,7 @@ extension EngineCore {
         guard let deadline = sequence.request.deadline else { return nil }
         let left = deadline - clock.now
         guard left > .zero else { return .deadlinePassed }
-        guard let seconds = scheduler.estimatedSeconds(for: sequence, state(sequence)) else {
-            return nil
-        }
+        guard let seconds = scheduler.estimatedSeconds(for: sequence) else { return nil }
         let needed = Duration.seconds(seconds)
         return needed > left ? .deadlineUnreachable(needed: needed, left: left) : nil
     }
@@ -31,13 +29,8 @@ extension Scheduler {
 
     /// The time until a sequence that comes now has the least answer that it may have, after what
     /// is ahead of it: its tenant's own waiting sequences, and as much of the others' as their
-    /// weights give them meanwhile. Its adapter may be loaded beside them. Nil where no steps were
-    /// measured yet.
-    ///
-    /// - Parameter state: of its adapter.
-    package func estimatedSeconds(
-        for sequence: TokenSequence, _ state: AdapterState
-    ) -> Double? {
+    /// weights give them meanwhile. Nil where no steps were measured yet.
+    package func estimatedSeconds(for sequence: TokenSequence) -> Double? {
         guard let costs else { return nil }
         let request = sequence.request
         let tenant = queue.account(of: request)
@@ -50,17 +43,10 @@ extension Scheduler {
         let free = Double(max(bounds.runningCount - running.count, 0))
         let answers = max(count + 1 - free, 0) * answerTokenCount
         let perAnswerToken = costs.decodeToken + costs.fixed / Double(max(running.count, 1))
-        let ahead = max(
-            tokens * costs.promptToken + answers * perAnswerToken, loadSeconds(request, state))
+        let ahead = tokens * costs.promptToken + answers * perAnswerToken
         let prompt = costs.fixed + Double(sequence.promptCount) * costs.promptToken
         let least = request.ignoresEndTokens ? request.maximumTokenCount : request.minimumTokenCount
         let step = costs.seconds(promptTokenCount: 0, decodeCount: running.count + 1)
         return ahead + prompt + Double(max(least - 1, 0)) * min(step, bounds.stepSeconds)
-    }
-
-    /// What an adapter takes that is not there. One that is under way may come at once.
-    private func loadSeconds(_ request: GenerationRequest, _ state: AdapterState) -> Double {
-        guard state == .absent, let adapter = request.adapter else { return 0 }
-        return pool.policy.costs.loadSeconds(byteCount: adapter.byteCount)
     }
 }

@@ -64,12 +64,11 @@ import Testing
     }
 
     private func submit(
-        _ id: UInt64, prompt: Int = 10, answer: Int = 10, within seconds: Double? = nil,
-        adapter: String? = nil
+        _ id: UInt64, prompt: Int = 10, answer: Int = 10, within seconds: Double? = nil
     ) throws {
         var request = GenerationRequest(
             id: "\(id)", promptTokens: [Int32](repeating: 1, count: prompt),
-            adapter: adapter.map(Self.reference), maximumTokenCount: answer)
+            maximumTokenCount: answer)
         request.ignoresEndTokens = true
         // Of its own, so that nothing is found in the prefix cache.
         request.cacheSalt = "\(id)"
@@ -136,48 +135,6 @@ import Testing
         }
         drain()
         #expect(outcomes["30"] == .finished(.length))
-    }
-
-    private static func reference(_ name: String) -> AdapterReference {
-        AdapterReference(id: .init(name), name: name, byteCount: 64 * 50) {
-            throw CancellationError()
-        }
-    }
-
-    /// As much as loads were measured to take; beside what is ahead in the queue, not after it.
-    @Test func theLoadOfAnAbsentAdapterCounts() throws {
-        for id in 1...4 as ClosedRange<UInt64> { try submit(id, answer: 20) }
-        drain()
-        core.handle(.preload(Self.reference("resident")))
-        // One load in sixteen counts: 100 seconds for as many bytes.
-        clock.now += .seconds(1_600)
-        core.handle(.loaded(Self.reference("resident"), .success(try AdapterProgram.empty())))
-        try submit(5, prompt: 1, answer: 1, within: 50, adapter: "absent")
-        guard case .failed(.deadlineUnreachable(let needed, _)) = outcomes["5"] else {
-            Issue.record("\(String(describing: outcomes["5"]))")
-            return
-        }
-        #expect(needed > .seconds(99) && needed < .seconds(110))
-        try submit(6, prompt: 1, answer: 1, within: 50, adapter: "resident")
-        drain()
-        #expect(outcomes["6"] == .finished(.length))
-        for id in 10...69 as ClosedRange<UInt64> { try submit(id, answer: 20) }
-        let queued = try needs(1, nil)
-        #expect(queued > .seconds(100))
-        #expect(try abs((needs(2, "absent") - queued) / .seconds(1)) < 1)
-        try submit(7, prompt: 1, answer: 1, within: 1_000, adapter: "absent")
-        #expect(outcomes["7"] == nil)
-    }
-
-    /// What a request is told that cannot be in time.
-    private func needs(_ number: UInt64, _ adapter: String?) throws -> Duration {
-        let id = 1_000 + number
-        try submit(id, prompt: 1, answer: 1, within: 0.001, adapter: adapter)
-        guard case .failed(.deadlineUnreachable(let needed, _)) = outcomes["\(id)"] else {
-            Issue.record("\(String(describing: outcomes["\(id)"]))")
-            return .zero
-        }
-        return needed
     }
 
     @Test func aDeadlineThatHasPassedIsTold() throws {

@@ -36,9 +36,6 @@ package struct RecoveryCosts: Sendable {
         exp2((log2(perToken) - log2(perAdapterByte)).rounded())
     }
 
-    /// From the start of a load to its end, that of others beside it included.
-    package func loadSeconds(byteCount: Int) -> Double { Double(byteCount) * perAdapterByte }
-
     package mutating func noteComputation(tokenCount: Int, _ duration: Duration) {
         guard tokenCount > 0 else { return }
         perToken += (max(duration / .seconds(1), 1e-9) / Double(tokenCount) - perToken) / 16
