@@ -39,24 +39,24 @@ public final class Readiness: Sendable {
     ) -> AsyncStream<Element> {
         let (stream, continuation) = AsyncStream.makeStream(
             of: Element.self, bufferingPolicy: .bufferingNewest(1024))
-        let pump = Task {
-            for await element in source { continuation.yield(element) }
-            continuation.finish()
-        }
-        let watch = Task {
-            while mayHear() { try await Task.sleep(for: .seconds(1)) }
-            continuation.finish()
-        }
         let id = state.withLock { state -> Int? in
             guard state.phase != .stopping else { return nil }
             state.nextID += 1
             state.stopHandlers[state.nextID] = { continuation.finish() }
             return state.nextID
         }
+        let pump = Task {
+            for await element in source { continuation.yield(element) }
+            continuation.finish()
+        }
         continuation.onTermination = { [weak self] _ in
             pump.cancel()
-            watch.cancel()
             if let id { self?.removeStopHandler(id) }
+        }
+        // Started last, so that whatever ends the stream finds the above in place.
+        Task {
+            while !pump.isCancelled, mayHear() { try await Task.sleep(for: .seconds(1)) }
+            pump.cancel()
         }
         if id == nil { continuation.finish() }
         return stream

@@ -57,6 +57,8 @@ public struct ForwardBatch: Sendable {
         precondition(
             blockTable.count * KVLayout.blockSize >= startPosition + tokens.count,
             "the block table does not cover the rows")
+        precondition(
+            logits.lowerBound >= 0 && logits.upperBound <= tokens.count, "logits of no row")
         self.tokens.append(contentsOf: tokens)
         for position in startPosition..<startPosition + tokens.count {
             positions.append(Int32(position))

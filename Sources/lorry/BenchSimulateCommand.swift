@@ -90,6 +90,9 @@ struct BenchSimulateCommand: ParsableCommand {
         ]
         for (flag, value, range) in counts { try BenchCommand.check(flag, value, range) }
         try BenchCommand.check("--step-target", engine.stepTarget, 1...1e9)
+        guard workload.sharedPrefixTokens == 0 || engine.prefixCache else {
+            throw ValidationError("--shared-prefix-tokens tells nothing without --prefix-cache")
+        }
         try machine.check(format())
     }
 

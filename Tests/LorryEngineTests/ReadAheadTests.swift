@@ -75,8 +75,8 @@ import Testing
         #expect(bench.scheduler.running.count == 2)
     }
 
-    /// An adapter that is evicted while it waits for its turn gives its place ahead to another.
-    @Test func whatIsEvictedCountsNoMore() throws {
+    /// An adapter that is found evicted when its turn comes gives its place ahead to another.
+    @Test func whatIsFoundEvictedCountsNoMore() throws {
         let (bench, _) = try fullBench()
         enqueueAbsent(["a", "b", "c"], bench)
         bench.step()

@@ -179,28 +179,66 @@ import Testing
         }
         let alone = programs.map { plain.testLogits(tokens, workers, program: $0) }
         #expect(Set(alone).count == 4)
-        let layout = KVLayout(
-            layerCount: 2, kvHeadCount: 2, headDim: 4, format: .f32)
+        let mixed = try lastLogits(plain, programs) { _ in true }
+        for index in programs.indices {
+            #expect(mixed[index] == Array(alone[index].suffix(TinyModel.vocabularySize)))
+        }
+    }
+
+    /// A chunk that ends no prompt beside rows of the base that do: of the last layer only the base's
+    /// are left, and nothing of what the adapter does to the whole batch may act on them.
+    @Test func rowsWithoutLogitsLeaveNothingBehind() throws {
+        let plain = try model(base)
+        let alone = Array(plain.testLogits(tokens, workers).suffix(TinyModel.vocabularySize))
+        var programs: [AdapterProgram] = []
+        for site in [LinearSite.query, .value, .gate] {
+            let module = BaseModule.linear(layer: 1, site)
+            let (out, into) = TinyModel.dimensions(site.name)
+            var scaling = AdapterProgramBuilder(configuration: plain.configuration)
+            scaling.setOutputScale(
+                at: module, vector: .constant(numbers(out, seed: 8).map { 1 + $0 }))
+            scaling.addBias(at: module, vector: .constant(numbers(out, seed: 3)), scale: 1)
+            var transforming = AdapterProgramBuilder(configuration: plain.configuration)
+            transforming.transformInput(
+                of: module, [.scale(.constant(numbers(into, seed: 9).map { 1 + $0 }))])
+            transforming.addLowRank(
+                at: module, rank: 4, down: .constant(numbers(4 * into, seed: 6)),
+                up: .constant(numbers(out * 4, seed: 5)), scale: 1)
+            for builder in [scaling, transforming] {
+                programs.append(try builder.build(method: "test", format: .f32, model: plain))
+            }
+        }
+        for program in programs {
+            for places in [[0, 1], [1, 0], [0, 1, 0], [1, 0, 1]] {
+                let found = try lastLogits(
+                    plain, places.map { $0 == 0 ? nil : program }, wanted: { $0 == nil })
+                #expect(found.count == places.count { $0 == 0 })
+                for logits in found { #expect(logits == alone) }
+            }
+        }
+    }
+
+    /// Logits of the last token of `tokens` with each of the programs, in one batch, of those wanted.
+    private func lastLogits(
+        _ model: DecoderModel, _ programs: [AdapterProgram?],
+        wanted: (AdapterProgram?) -> Bool
+    ) throws -> [[Float]] {
+        let layout = KVLayout(layerCount: 2, kvHeadCount: 2, headDim: 4, format: .f32)
         let forward = ForwardPass(
-            model: plain, kvLayout: layout, maximumRowCount: 4 * tokens.count, pool: workers)
-        let arena = AlignedBuffer<UInt8>(count: 8 * layout.blockByteCount)
+            model: model, kvLayout: layout, maximumRowCount: programs.count * tokens.count,
+            pool: workers)
+        let arena = AlignedBuffer<UInt8>(count: 2 * programs.count * layout.blockByteCount)
         var batch = ForwardBatch()
         for (index, program) in programs.enumerated() {
+            let last = tokens.count - 1
             batch.append(
                 tokens: tokens[...], startPosition: 0,
-                blockTable: [Int32(7 - 2 * index), Int32(6 - 2 * index)], program: program,
-                logits: tokens.count - 1..<tokens.count)
+                blockTable: [Int32(2 * index), Int32(2 * index + 1)], program: program,
+                logits: wanted(program) ? last..<last + 1 : 0..<0)
         }
-        #expect(batch.segments.count == 3)
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
-        let width = TinyModel.vocabularySize
-        let mixed = forward.withLogits(of: batch.logitRows.indices) { logits in
-            (0..<4).flatMap { Array(logits.row($0)) }
-        }
-        for index in programs.indices {
-            #expect(
-                Array(mixed[index * width..<(index + 1) * width])
-                    == Array(alone[index].suffix(width)))
+        return forward.withLogits(of: batch.logitRows.indices) { logits in
+            batch.logitRows.indices.map { Array(logits.row($0)) }
         }
     }
 }

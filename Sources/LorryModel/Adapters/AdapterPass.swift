@@ -48,8 +48,8 @@ final class AdapterPass {
 
     /// Operation 1, x ← T(x), and what of the others can be done before y is known.
     func begin(layer: Int, group: LinearGroup, _ x: UnsafeMutablePointer<Float>) {
-        guard !segments.isEmpty else { return }
         let inFeatures = configuration.inFeatures(of: group)
+        // Where no segment is left as well: the matmul must find nothing of the last group's.
         transforms.clear()
         adjustments.fill { parts in
             for segment in segments {
@@ -59,6 +59,7 @@ final class AdapterPass {
                 transforms.append(shared.program, of: segment)
             }
         }
+        guard !segments.isEmpty else { return }
         transforms.run(
             x, width: inFeatures, yStride: configuration.outFeatures(of: group))
         adjustments.begin(
