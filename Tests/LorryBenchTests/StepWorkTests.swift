@@ -79,6 +79,8 @@ struct StepWorkTests {
     @Test func cutsPromptsIntoSteps() {
         let steps = StepWork.prefillSpans(
             tokenCounts: [7, 5, 3], promptTokenCount: 5, sequenceCount: 3)
+        // A prompt ends in each.
+        #expect(steps.map { $0.reduce(0) { $0 + $1.logitCount } } == [1, 1, 1])
         #expect(
             steps == [
                 [

@@ -236,6 +236,8 @@ import Testing
                 blockTable: [Int32(2 * index), Int32(2 * index + 1)], program: program,
                 logits: wanted(program) ? last..<last + 1 : 0..<0)
         }
+        // No two with one program lie side by side.
+        #expect(batch.segments.count == programs.count { $0 != nil })
         forward.run(batch, arena: UnsafeMutableRawPointer(arena.pointer))
         return forward.withLogits(of: batch.logitRows.indices) { logits in
             batch.logitRows.indices.map { Array(logits.row($0)) }
