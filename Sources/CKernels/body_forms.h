@@ -13,9 +13,39 @@ static ck_row_form row_form(ck_format format) {
     }
 }
 
-/// Quantizes up to 32 inputs: scale = max |x| / 127, q = x / scale to the nearest, ties to even.
-CK_INLINE void quantize_group(const float *x, size_t count, int32_t offset, ck_row_block *block,
-                              size_t group) {
+/// The scale of a group in a row, or 0 where its numbers are too small to count.
+typedef struct group_scale {
+    int32_t bits;                // as ck_row_block has them
+    float inverse;
+} group_scale;
+
+/// scale = largest / 127
+CK_INLINE group_scale exact_scale(float largest) {
+    // Of smaller numbers the inverse would overflow.
+    if (!(largest >= 0x1p-119f)) return (group_scale){0, 0};
+    group_scale scale = {0, 127.0f / largest};
+    float quotient = largest / 127.0f;
+    memcpy(&scale.bits, &quotient, sizeof quotient);
+    return scale;
+}
+
+/// The least power of two that is not below largest / 127; largest < CK_INT4_BOUND.
+CK_INLINE group_scale power_of_two_scale(float largest) {
+    if (!(largest >= 1 / CK_INT4_BOUND)) return (group_scale){0, 0};
+    float quotient = largest / 127.0f;
+    int32_t word;
+    memcpy(&word, &quotient, sizeof word);
+    int32_t exponent = ((word + 0x7fffff) >> 23) - 127;
+    group_scale scale = {exponent << 23, 0};
+    int32_t inverse = (127 - exponent) << 23;
+    memcpy(&scale.inverse, &inverse, sizeof inverse);
+    return scale;
+}
+
+/// Quantizes up to 32 inputs: q = x / scale to the nearest, ties to even. False, with zeros, where
+/// one is no number.
+CK_INLINE bool quantize_group(const float *x, size_t count, const ck_format format,
+                              ck_row_block *block, size_t group) {
     typedef int8_t b16 __attribute__((ext_vector_type(16)));
     v16 in[2];
     CK_UNROLL for (size_t i = 0; i < 2; i++) {
@@ -27,23 +57,35 @@ CK_INLINE void quantize_group(const float *x, size_t count, int32_t offset, ck_r
     float largest = max_lanes(most);
     // A NaN or an infinity must not come out as a number: 0 · x is NaN for both.
     v16 probe = in[0] * splat(0) + in[1] * splat(0);
-    if (!(sum_lanes(probe) == 0)) {
-        block->scale[group] = NAN;
-        block->start[group] = 0;
-        memset((uint8_t *)block->quads + group * CK_GROUP, 0, CK_GROUP);
-        return;
-    }
-    // Of smaller numbers the inverse would overflow; such a group counts as zero.
-    float inverse = largest >= 0x1p-119f ? 127.0f / largest : 0;
+    bool is_number = sum_lanes(probe) == 0
+                     && (format == CK_FORMAT_INT8 || largest < CK_INT4_BOUND);
+    group_scale scale = {0, 0};
+    if (is_number)
+        scale = format == CK_FORMAT_INT8 ? exact_scale(largest) : power_of_two_scale(largest);
     i16 total = 0;
     CK_UNROLL for (size_t i = 0; i < 2; i++) {
-        i16 q = round_lanes(in[i] * splat(inverse));
+        // Not 0 · x, which may be NaN.
+        i16 q = is_number ? round_lanes(in[i] * splat(scale.inverse)) : (i16)0;
         total += q;
         b16 bytes = __builtin_convertvector(q, b16);
         memcpy((uint8_t *)block->quads + group * CK_GROUP + i * CK_LANES, &bytes, sizeof bytes);
     }
-    block->scale[group] = largest / 127.0f;
+    const int32_t offset = format == CK_FORMAT_INT8 ? CK_INT8_OFFSET : CK_INT4_OFFSET;
+    block->scale[group] = scale.bits;
     block->start[group] = -offset * __builtin_reduce_add(total);
+    return is_number;
+}
+
+CK_INLINE void quantize_row(const float *x, size_t in_features, const ck_format format,
+                            ck_row_block *blocks) {
+    size_t count = (in_features + CK_BLOCK - 1) / CK_BLOCK;
+    bool are_numbers = true;
+    for (size_t i = 0; i < count * CK_BLOCK; i += CK_GROUP)
+        are_numbers &= quantize_group(
+            x + i, i < in_features ? ck_min(in_features - i, CK_GROUP) : 0, format,
+            blocks + i / CK_BLOCK, i / CK_GROUP % 2);
+    float start = are_numbers ? 0 : NAN;
+    memcpy(blocks + count, &start, sizeof start);
 }
 
 static void prepare_row(const float *x, size_t in_features, ck_format format, void *row) {
@@ -63,14 +105,10 @@ static void prepare_row(const float *x, size_t in_features, ck_format format, vo
         if (in_features % 2) ((uint16_t *)row)[in_features] = 0;
         break;
     }
-    case CK_ROWS_INT8: {
-        ck_row_block *blocks = row;
-        int32_t offset = format == CK_FORMAT_INT8 ? CK_INT8_OFFSET : CK_INT4_OFFSET;
-        for (size_t i = 0; i < (in_features + CK_BLOCK - 1) / CK_BLOCK * CK_BLOCK; i += CK_GROUP)
-            quantize_group(x + i, i < in_features ? ck_min(in_features - i, CK_GROUP) : 0, offset,
-                           blocks + i / CK_BLOCK, i / CK_GROUP % 2);
+    case CK_ROWS_INT8:
+        if (format == CK_FORMAT_INT8) quantize_row(x, in_features, CK_FORMAT_INT8, row);
+        else quantize_row(x, in_features, CK_FORMAT_INT4, row);
         break;
-    }
     }
 }
 

@@ -72,7 +72,8 @@ CK_INLINE void integer_tile(const int rows, const int panels, const ck_format fo
     CK_UNROLL for (int p = 0; p < panels; p++)
         w[p] = (const uint8_t *)m->weights + (panel + p) * blocks * block_bytes;
     CK_UNROLL for (int r = 0; r < rows; r++)
-        CK_UNROLL for (int p = 0; p < panels; p++) sum[r][p] = splat(0);
+        CK_UNROLL for (int p = 0; p < panels; p++)
+            sum[r][p] = splat(*(const float *)(x[r] + blocks));
 
     for (size_t block = 0; block < blocks; block++) {
         fetch_ahead(fetch, &ahead, w[0], block_bytes);
@@ -114,11 +115,13 @@ CK_INLINE void integer_tile(const int rows, const int panels, const ck_format fo
             }
             CK_UNROLL for (int p = 0; p < panels; p++) {
                 const uint8_t *scales = w[p] + block_bytes - 64 + g * 32;
-                v16 scale = widen_bf16(*(const h16_at *)scales);
+                v16 of_weights = widen_bf16(*(const h16_at *)scales);
                 CK_UNROLL for (int r = 0; r < rows; r++) {
                     i16 both = splits ? total[r][p] + other[r][p] : total[r][p];
-                    sum[r][p] = fma16(__builtin_convertvector(both, v16),
-                                      scale * splat(x[r][block].scale[g]), sum[r][p]);
+                    i16 of_row = (i16)x[r][block].scale[g];
+                    v16 scale = format == CK_FORMAT_INT8 ? of_weights * (v16)of_row
+                                                         : (v16)((i16)of_weights + of_row);
+                    sum[r][p] = fma16(__builtin_convertvector(both, v16), scale, sum[r][p]);
                 }
             }
         }

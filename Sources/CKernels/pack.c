@@ -120,7 +120,7 @@ size_t ck_row_byte_count(size_t in_features, ck_row_form form) {
     case CK_ROWS_BF16:
         return (in_features + 1) / 2 * 4;
     case CK_ROWS_INT8:
-        return (in_features + CK_BLOCK - 1) / CK_BLOCK * sizeof(ck_row_block);
+        return (in_features + CK_BLOCK - 1) / CK_BLOCK * sizeof(ck_row_block) + sizeof(float);
     }
 }
 
@@ -156,18 +156,24 @@ static inline float up_to_bf16(float value) {
     return f32_from_bf16((uint16_t)((word + 0xffff) >> 16));
 }
 
-/// q[i] = x[i] / scale with |q| ≤ 127 and the smallest scale that bf16 holds. A group with an
-/// infinity or a NaN gets a scale of NaN, so that it is not hidden.
-static float quantize_int8(const float *x, int8_t *q) {
-    float largest = 0;
-    bool finite = true;
+/// Whether all of a group are smaller than `bound`, which NaN never is.
+static bool are_below(const float *x, float bound) {
+    bool all = true;
     for (size_t i = 0; i < CK_GROUP; i++) {
         float size = x[i] < 0 ? -x[i] : x[i];
-        if (!(size < INFINITY)) finite = false;
+        if (!(size < bound)) all = false;
+    }
+    return all;
+}
+
+/// q[i] = x[i] / scale with |q| ≤ 127 and the smallest scale that bf16 holds; x is finite.
+static float quantize_int8(const float *x, int8_t *q) {
+    float largest = 0;
+    for (size_t i = 0; i < CK_GROUP; i++) {
+        float size = x[i] < 0 ? -x[i] : x[i];
         if (size > largest) largest = size;
     }
     memset(q, 0, CK_GROUP);
-    if (!finite) return NAN;
     float scale = up_to_bf16(largest / 127.0f);
     if (scale < FLT_MIN) return 0;
     float inverse = 1.0f / scale;
@@ -176,19 +182,18 @@ static float quantize_int8(const float *x, int8_t *q) {
 }
 
 /// q[i] = x[i] / scale in -8 ... 7, with the scale of least squared error among some: the element
-/// of largest size goes to -8 or thereabouts, and the scale is then fitted to the q.
+/// of largest size goes to -8 or thereabouts, and the scale is then fitted to the q. x is below
+/// CK_INT4_BOUND. The scale of a group that counts as zero is not 0: kernels add to its exponent.
 static float quantize_int4(const float *x, int8_t *q) {
     float extreme = 0;
-    bool finite = true;
     for (size_t i = 0; i < CK_GROUP; i++) {
         float size = x[i] < 0 ? -x[i] : x[i];
         float most = extreme < 0 ? -extreme : extreme;
-        if (!(size < INFINITY)) finite = false;
         if (size > most) extreme = x[i];
     }
     memset(q, 0, CK_GROUP);
-    if (!finite) return NAN;
-    if (!(extreme > 0x1p-100f || extreme < -0x1p-100f)) return 0;
+    const float least = 0x1p-50f;
+    if (extreme < least && extreme > -least) return least;
     // In units of the extreme, so that squares neither overflow nor vanish.
     float units[CK_GROUP];
     for (size_t i = 0; i < CK_GROUP; i++) units[i] = x[i] / extreme;
@@ -216,13 +221,14 @@ static float quantize_int4(const float *x, int8_t *q) {
     return f32_from_bf16(ck_bf16_from_f32(best_scale * extreme));
 }
 
-/// Quantizes rows into the lanes of int8 or int4 blocks.
-static inline __attribute__((always_inline)) void
+/// Quantizes rows into the lanes of int8 or int4 blocks. False where a group cannot be.
+static inline __attribute__((always_inline)) bool
 quantize_lanes(uint8_t *panel, const ck_format format, const ck_element element,
                size_t in_features, const ck_panel_source *s) {
     const bool wide = format == CK_FORMAT_INT8;
     const size_t block_bytes = wide ? CK_INT8_BLOCK_BYTES : CK_INT4_BLOCK_BYTES;
     size_t groups = (in_features + CK_BLOCK - 1) / CK_BLOCK * (CK_BLOCK / CK_GROUP);
+    bool can_be = true;
     for (size_t group = 0; group < groups; group++) {
         uint8_t *block = panel + group / 2 * block_bytes;
         size_t first = group * CK_GROUP;
@@ -235,6 +241,10 @@ quantize_lanes(uint8_t *panel, const ck_format format, const ck_element element,
                            ? widen_one(s->bytes, row * s->row_stride + (first + i) * s->column_stride,
                                        element)
                            : 0;
+            if (!are_below(x, wide ? INFINITY : CK_INT4_BOUND)) {
+                can_be = false;
+                memset(x, 0, sizeof x);
+            }
             float scale = wide ? quantize_int8(x, q) : quantize_int4(x, q);
             uint16_t bits = ck_bf16_from_f32(scale);
             memcpy(block + block_bytes - 64 + (group % 2 * CK_LANES + lane) * 2, &bits, 2);
@@ -250,6 +260,7 @@ quantize_lanes(uint8_t *panel, const ck_format format, const ck_element element,
             }
         }
     }
+    return can_be;
 }
 
 #define CK_PACK(E)                                                                             \
@@ -259,15 +270,16 @@ quantize_lanes(uint8_t *panel, const ck_format format, const ck_element element,
         else if (format == CK_FORMAT_BF16)                                                     \
             pack_lanes(panel, CK_FORMAT_BF16, E, in_features, s, s->column_stride);            \
         else                                                                                   \
-            quantize_lanes(panel, format, E, in_features, s);                                  \
+            return quantize_lanes(panel, format, E, in_features, s);                           \
         break;
 
-void ck_pack_panel(void *panel, ck_format format, size_t in_features, const ck_panel_source *s) {
+bool ck_pack_panel(void *panel, ck_format format, size_t in_features, const ck_panel_source *s) {
     switch (s->element) {
         CK_PACK(CK_ELEMENT_F32)
         CK_PACK(CK_ELEMENT_F16)
         CK_PACK(CK_ELEMENT_BF16)
     }
+    return true;
 }
 
 static void unpack_integers(const uint8_t *panel, ck_format format, size_t in_features,

@@ -135,8 +135,8 @@ public final class KernelBench {
     }
 
     /// Measures everything that the plan asks for.
-    public func run() {
-        for format in WeightFormat.allCases { measureMatmuls(format) }
+    public func run() throws {
+        for format in WeightFormat.allCases { try measureMatmuls(format) }
         for format in OperandFormat.allCases { measureAdapters(format) }
         for format in OperandFormat.allCases { measureAttention(format) }
         measureRowOperators()

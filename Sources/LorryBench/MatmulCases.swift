@@ -2,23 +2,23 @@ import LorryTensor
 
 extension KernelBench {
     /// `y = x · Wᵀ` of every shape and row count, over weights that rotate as a model's layers do.
-    func measureMatmuls(_ format: WeightFormat) {
+    func measureMatmuls(_ format: WeightFormat) throws {
         let name = "matmul-\(format.rawValue)"
         guard isWanted(name) else { return }
         for shape in plan.shapes.linears {
-            measureMatmuls(name, shape, rowCounts: plan.shapes.rowCounts, format)
+            try measureMatmuls(name, shape, rowCounts: plan.shapes.rowCounts, format)
         }
-        measureMatmuls(
+        try measureMatmuls(
             name, plan.shapes.head, rowCounts: plan.shapes.headRowCounts, format)
     }
 
     private func measureMatmuls(
         _ name: String, _ shape: Linear, rowCounts: [Int], _ format: WeightFormat
-    ) {
-        let first = weights(shape, format)
+    ) throws {
+        let first = try weights(shape, format)
         let copies =
-            [first]
-            + (1..<copyCount(byteCount: first.byteCount)).map { _ in weights(shape, format) }
+            try [first]
+            + (1..<copyCount(byteCount: first.byteCount)).map { _ in try weights(shape, format) }
         let most = rowCounts.max() ?? 0
         let x = Self.numbers(most * shape.inFeatures)
         let y = AlignedBuffer<Float>(count: most * shape.outFeatures)
@@ -40,7 +40,7 @@ extension KernelBench {
     }
 
     /// Packs a matrix whose rows repeat every 256: it takes no longer to multiply by than another.
-    private func weights(_ shape: Linear, _ format: WeightFormat) -> PackedMatrix {
+    private func weights(_ shape: Linear, _ format: WeightFormat) throws -> PackedMatrix {
         let period = min(256, shape.outFeatures)
         let rows = Self.numbers(period * shape.inFeatures)
         let sources = stride(from: 0, to: shape.outFeatures, by: period).map { start in
@@ -50,8 +50,8 @@ extension KernelBench {
                     start: rows.pointer, count: count * shape.inFeatures * 4),
                 elementType: .f32, outFeatures: count)
         }
-        return withExtendedLifetime(rows) {
-            PackedMatrix(
+        return try withExtendedLifetime(rows) {
+            try PackedMatrix(
                 sources: sources, inFeatures: shape.inFeatures, format: format, pool: pool)
         }
     }

@@ -58,11 +58,14 @@ public final class DecoderModel: Sendable {
         checkpoint.discard { $0.hasSuffix(".rotary_emb.inv_freq") }
         try checkpoint.requireEmpty()
         let plan = collector.plan
-        let matrices =
-            cache?.matrices(
+        let matrices: [PackedMatrix]
+        if let cache {
+            matrices = try cache.matrices(
                 of: plan, shards: checkpoint.shards, directory: directory, format: format,
                 pool: pool, progress: progress)
-            ?? plan.pack(pool: pool, progress: progress).matrices
+        } else {
+            matrices = try plan.pack(pool: pool, progress: progress).matrices
+        }
         (layers, head) = collector.assemble(matrices)
         let positions = min(contextLength ?? .max, configuration.maximumPositions)
         rotation = RotationTables(

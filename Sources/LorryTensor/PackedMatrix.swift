@@ -1,4 +1,14 @@
 import CKernels
+import Synchronization
+
+/// A source holds what its format cannot: NaN or an infinity, for int4 also a number of 2^60 or
+/// more.
+public struct UnquantizableSource: Error, Equatable {
+    /// The source's place among those given.
+    public let index: Int
+
+    public init(index: Int) { self.index = index }
+}
 
 /// A source matrix `[outFeatures, inFeatures]`, row-major, in memory that outlives its packing.
 public struct MatrixSource {
@@ -51,10 +61,11 @@ public final class PackedMatrix: Sendable {
     /// shape, or when the system refuses the memory: shapes of files are checked before.
     ///
     /// - Parameter place: zeroed memory to pack into; nil allocates it.
+    /// - Throws: for int8 and int4, whose scales have no place for what is not finite.
     public init(
         sources: [MatrixSource], inFeatures: Int, format: WeightFormat, pool: WorkerPool,
         place: PackedPlace? = nil
-    ) {
+    ) throws(UnquantizableSource) {
         precondition(inFeatures > 0, "a matrix needs inputs")
         for source in sources {
             precondition(
@@ -75,11 +86,15 @@ public final class PackedMatrix: Sendable {
         self.format = format
         self.panels = UnsafeRawPointer(memory)
         self.memory = place.memory
+        let refused = Mutex<Int?>(nil)
         pool.run(taskCount: panelCount) { panel in
-            Self.pack(
+            let source = Self.pack(
                 panel, of: sources, inFeatures: inFeatures, format: format,
                 into: memory + panel * panelByteCount)
+            guard let source else { return }
+            refused.withLock { $0 = min($0 ?? source, source) }
         }
+        if let index = refused.withLock({ $0 }) { throw UnquantizableSource(index: index) }
     }
 
     /// Takes panels that are packed already, as `init(sources:)` left them at `place`.
@@ -111,13 +126,16 @@ public final class PackedMatrix: Sendable {
     }
 
     /// Fills one panel from the rows of all sources that fall into it.
+    ///
+    /// - Returns: the first source with numbers that the format cannot hold, or nil.
     private static func pack(
         _ panel: Int, of sources: [MatrixSource], inFeatures: Int, format: WeightFormat,
         into destination: UnsafeMutableRawPointer
-    ) {
+    ) -> Int? {
+        var refused: Int?
         let wanted = panel * panelWidth..<(panel + 1) * panelWidth
         var start = 0
-        for source in sources {
+        for (index, source) in sources.enumerated() {
             let rows = (start..<start + source.outFeatures).clamped(to: wanted)
             defer { start += source.outFeatures }
             guard !rows.isEmpty, let base = source.bytes.baseAddress else { continue }
@@ -127,7 +145,10 @@ public final class PackedMatrix: Sendable {
                 bytes: base + offset, element: source.elementType.native, row_stride: rowStride,
                 column_stride: source.transposed ? source.outFeatures : 1, row_count: rows.count,
                 lane: rows.lowerBound - wanted.lowerBound)
-            ck_pack_panel(destination, format.native, inFeatures, &taken)
+            if !ck_pack_panel(destination, format.native, inFeatures, &taken) {
+                refused = refused ?? index
+            }
         }
+        return refused
     }
 }

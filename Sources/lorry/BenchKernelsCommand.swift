@@ -34,7 +34,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
             names: only?.split(separator: ",").map(String.init) ?? [])
         print(Self.line("kernel", "shape", "rows", "time", "reached", "of limit"))
         let bench = KernelBench(plan: plan, limits: limits, pool: pool) { Self.show($0) }
-        bench.run()
+        try bench.run()
         let report = KernelReport(limits: limits, pool: pool, kernels: bench.results)
         try BenchCommand.write(report, to: json)
     }

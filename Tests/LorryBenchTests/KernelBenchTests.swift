@@ -24,10 +24,10 @@ struct KernelBenchTests {
         return plan
     }
 
-    @Test func measuresEveryKernelAndFormat() {
+    @Test func measuresEveryKernelAndFormat() throws {
         let bench = KernelBench(
             plan: plan, limits: smallLimits, pool: WorkerPool(threadCount: 2))
-        bench.run()
+        try bench.run()
         let names = Set(bench.results.map(\.name))
         var expected: Set = ["rms-norm", "silu-multiply"]
         for format in WeightFormat.allCases { expected.insert("matmul-\(format.rawValue)") }
@@ -49,7 +49,7 @@ struct KernelBenchTests {
         wanted.names = ["bf16"]
         let bench = KernelBench(
             plan: wanted, limits: smallLimits, pool: WorkerPool(threadCount: 1))
-        bench.run()
+        try bench.run()
         func result(_ name: String, rows: Int) throws -> KernelResult {
             try #require(bench.results.first { $0.name == name && $0.rows == rows })
         }
@@ -72,7 +72,7 @@ struct KernelBenchTests {
         wanted.names = ["rms"]
         let pool = WorkerPool(threadCount: 1)
         let bench = KernelBench(plan: wanted, limits: smallLimits, pool: pool)
-        bench.run()
+        try bench.run()
         let report = KernelReport(limits: smallLimits, pool: pool, kernels: bench.results)
         let object = try #require(
             JSONSerialization.jsonObject(with: JSONEncoder().encode(report)) as? [String: Any])

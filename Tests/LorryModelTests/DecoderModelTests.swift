@@ -91,6 +91,23 @@ import Testing
         #expect(try load().contextLength == 64)
     }
 
+    /// Scales of int8 and int4 cannot hold what is not finite; of stacked tensors the one at fault
+    /// is named.
+    @Test(arguments: [
+        ("model.layers.1.self_attn.k_proj.weight", Float.nan),
+        ("model.layers.0.mlp.down_proj.weight", -.infinity), ("lm_head.weight", .infinity),
+    ])
+    func weightsThatCannotBeQuantizedAreNamed(name: String, value: Float) throws {
+        var tensors = TinyModel.tensors()
+        tensors.tensors[name]?.floats[5] = value
+        try TinyModel.write(to: folder, tensors)
+        for format in [WeightFormat.int8, .int4] {
+            let error = #expect(throws: ModelError.self) { try load(format) }
+            #expect(error?.message.contains("'\(name)' has elements that are NaN") == true)
+        }
+        _ = try load(.bf16)
+    }
+
     @Test func aTiedModelMayCarryItsHead() throws {
         let tied: [String: Any?] = ["tie_word_embeddings": true]
         try TinyModel.write(to: folder, TinyModel.tensors(hasHead: false), tied)

@@ -114,9 +114,9 @@ func transposed(_ matrix: [Float], width: Int) -> [Float] {
 /// A matrix packed from f32 values `[outFeatures, inFeatures]`.
 func packed(
     _ values: [Float], outFeatures: Int, inFeatures: Int, format: WeightFormat, pool: WorkerPool
-) -> PackedMatrix {
-    values.withUnsafeBytes { bytes in
-        PackedMatrix(
+) throws -> PackedMatrix {
+    try values.withUnsafeBytes { bytes in
+        try PackedMatrix(
             sources: [MatrixSource(bytes: bytes, elementType: .f32, outFeatures: outFeatures)],
             inFeatures: inFeatures, format: format, pool: pool)
     }

@@ -1,3 +1,4 @@
+import Foundation
 import LorryTensor
 import Testing
 
@@ -14,7 +15,7 @@ private struct Problem {
     init(
         rows: Int, inFeatures: Int, outFeatures: Int, format: WeightFormat, pool: WorkerPool,
         seed: UInt64
-    ) {
+    ) throws {
         var generator = SeededGenerator(seed: seed)
         self.inFeatures = inFeatures
         self.outFeatures = outFeatures
@@ -22,7 +23,21 @@ private struct Problem {
         x = generator.floats(rows * inFeatures)
         weights = generator.floats(outFeatures * inFeatures)
         bias = generator.floats(outFeatures)
-        matrix = packed(
+        matrix = try packed(
+            weights, outFeatures: outFeatures, inFeatures: inFeatures, format: format, pool: pool)
+    }
+
+    /// Without a bias.
+    init(
+        x: [Float], weights: [Float], inFeatures: Int, format: WeightFormat, pool: WorkerPool
+    ) throws {
+        self.inFeatures = inFeatures
+        outFeatures = weights.count / inFeatures
+        rowCount = x.count / inFeatures
+        self.x = x
+        self.weights = weights
+        bias = [Float](repeating: 0, count: outFeatures)
+        matrix = try packed(
             weights, outFeatures: outFeatures, inFeatures: inFeatures, format: format, pool: pool)
     }
 
@@ -93,6 +108,7 @@ private struct Problem {
                 magnitude += abs(Double(bias[column]))
                 let difference = abs(Double(y[index * outFeatures + column]) - sum)
                 // A NaN must not pass as "not larger".
+                guard difference > 0 || difference.isNaN else { continue }
                 worst = difference.isNaN ? .infinity : max(worst, difference / magnitude)
             }
         }
@@ -110,12 +126,20 @@ extension Problem {
         }
     }
 
-    /// x ≈ scale · q with q = round(x / scale) and scale = max |x| / 127 over 32 inputs.
+    /// x ≈ scale · q with q = round(x / scale) and scale = max |x| / 127 over 32 inputs; for int4
+    /// weights the power of two from there up.
     private func quantizedRow(_ row: Int) -> [Float] {
         stride(from: 0, to: inFeatures, by: 32).flatMap { start -> [Float] in
             let end = min(start + 32, inFeatures)
             let group = x[row * inFeatures + start..<row * inFeatures + end]
             let largest = group.map(abs).max() ?? 0
+            if largest == 0 { return Array(group) }
+            if matrix.format == .int4 {
+                // Smaller groups count as zeros.
+                if largest < 0x1p-60 { return group.map { _ in 0 } }
+                let scale = exp2((log2(Double(largest) / 127)).rounded(.up))
+                return group.map { Float((Double($0) / scale).rounded(.toNearestOrEven) * scale) }
+            }
             return group.map {
                 ($0 * (127 / largest)).rounded(.toNearestOrEven) * (largest / 127)
             }
@@ -126,12 +150,12 @@ extension Problem {
 @Suite struct MatmulTests {
     /// Columns with inputs of their own have the bits of a matmul of these inputs.
     @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func rerunsAreAsMatmulsOfTheirOwn(level: KernelLevel, format: WeightFormat) {
+    func rerunsAreAsMatmulsOfTheirOwn(level: KernelLevel, format: WeightFormat) throws {
         let pool = Machine.pool(level, threads: 2)
         let (width, rowCount) = (203, 9)
-        let problem = Problem(
+        let problem = try Problem(
             rows: rowCount, inFeatures: 96, outFeatures: width, format: format, pool: pool, seed: 3)
-        let other = Problem(
+        let other = try Problem(
             rows: rowCount, inFeatures: 96, outFeatures: width, format: format, pool: pool, seed: 4)
         let plain = problem.run(0..<rowCount, pool: pool)
         var expected = plain
@@ -157,11 +181,11 @@ extension Problem {
     static let outputs = [1, 2, 15, 16, 17, 31, 32, 33, 48, 64, 65, 80, 113, 129, 147]
 
     @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func matchesDoublePrecisionOverAllTails(level: KernelLevel, format: WeightFormat) {
+    func matchesDoublePrecisionOverAllTails(level: KernelLevel, format: WeightFormat) throws {
         let pool = Machine.pool(level)
         for inFeatures in Self.inputs {
             for outFeatures in Self.outputs {
-                let problem = Problem(
+                let problem = try Problem(
                     rows: 3, inFeatures: inFeatures, outFeatures: outFeatures, format: format,
                     pool: pool, seed: UInt64(inFeatures * 1000 + outFeatures))
                 let y = problem.run(0..<3, pool: pool)
@@ -172,11 +196,11 @@ extension Problem {
     }
 
     @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func bitsDependNeitherOnRowsNorOnThreads(level: KernelLevel, format: WeightFormat) {
+    func bitsDependNeitherOnRowsNorOnThreads(level: KernelLevel, format: WeightFormat) throws {
         let pools = (1...3).map { Machine.pool(level, threads: $0) }
         for (inFeatures, outFeatures) in [(1, 17), (37, 150), (256, 129), (601, 147)] {
             let rows = 200
-            let problem = Problem(
+            let problem = try Problem(
                 rows: rows, inFeatures: inFeatures, outFeatures: outFeatures, format: format,
                 pool: pools[0], seed: 7)
             let alone = (0..<rows).flatMap { problem.run($0..<$0 + 1, pool: pools[0]) }
@@ -194,10 +218,10 @@ extension Problem {
     }
 
     @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func bitsDoNotDependOnColumnCuts(level: KernelLevel, format: WeightFormat) {
+    func bitsDoNotDependOnColumnCuts(level: KernelLevel, format: WeightFormat) throws {
         let pool = Machine.pool(level, threads: 2)
         let outFeatures = 83
-        let problem = Problem(
+        let problem = try Problem(
             rows: 9, inFeatures: 300, outFeatures: outFeatures, format: format, pool: pool,
             seed: 11)
         for rows in [1, 2, 9] {
@@ -216,12 +240,12 @@ extension Problem {
     }
 
     @Test(arguments: WeightFormat.allCases)
-    func fusedLevelsGiveTheSameBits(format: WeightFormat) {
+    func fusedLevelsGiveTheSameBits(format: WeightFormat) throws {
         // Only one level rounds rows to bf16.
         let levels = Machine.fusedLevels.filter { format != .bf16 || $0 != .avx512BF16 }
-        let results = levels.map { level in
+        let results = try levels.map { level in
             let pool = Machine.pool(level)
-            let problem = Problem(
+            let problem = try Problem(
                 rows: 13, inFeatures: 531, outFeatures: 147, format: format, pool: pool, seed: 5)
             return bits(problem.run(0..<13, pool: pool))
         }
@@ -229,10 +253,10 @@ extension Problem {
     }
 
     @Test(arguments: Machine.levels)
-    func agreesWithOpenBLAS(level: KernelLevel) {
+    func agreesWithOpenBLAS(level: KernelLevel) throws {
         let pool = Machine.pool(level, threads: 2)
         let (rows, inFeatures, outFeatures) = (37, 192, 208)
-        let problem = Problem(
+        let problem = try Problem(
             rows: rows, inFeatures: inFeatures, outFeatures: outFeatures, format: .f32, pool: pool,
             seed: 3)
         var expected = (0..<rows).flatMap { _ in problem.bias }
@@ -254,10 +278,10 @@ extension Problem {
     }
 
     @Test(arguments: Machine.levels, WeightFormat.allCases)
-    func doesNotHideWhatIsNotFinite(level: KernelLevel, format: WeightFormat) {
+    func doesNotHideWhatIsNotFinite(level: KernelLevel, format: WeightFormat) throws {
         let pool = Machine.pool(level)
         let weights = [Float](repeating: 0.5, count: 3 * 70)
-        let matrix = packed(weights, outFeatures: 3, inFeatures: 70, format: format, pool: pool)
+        let matrix = try packed(weights, outFeatures: 3, inFeatures: 70, format: format, pool: pool)
         for value in [Float.nan, .infinity] {
             for place in [0, 17, 40, 69] {
                 var x = [Float](repeating: 1, count: 2 * 70)
@@ -272,10 +296,54 @@ extension Problem {
         }
     }
 
-    @Test func readsRowsAtTheirStrideAndLeavesTheRestAlone() {
+    /// Scales of rows and weights far from 1, and groups of zeros among them: int4 adds exponents.
+    @Test(arguments: Machine.levels, [WeightFormat.int8, .int4])
+    func holdsForScalesOfAllSizes(level: KernelLevel, format: WeightFormat) throws {
+        let pool = Machine.pool(level)
+        let (inFeatures, outFeatures) = (192, 17)
+        let sizes: [Float] = [0, 0x1p-55, 0x1p-20, 1, 3, 0x1p55]
+        var generator = SeededGenerator(seed: 23)
+        for (rowSize, weightSize) in sizes.flatMap({ row in sizes.map { (row, $0) } }) {
+            var x = generator.floats(5 * inFeatures).map { $0 * rowSize }
+            var weights = generator.floats(outFeatures * inFeatures).map { $0 * weightSize }
+            for row in 0..<5 { zero(&x, group: row, of: row, width: inFeatures) }
+            for row in 0..<outFeatures { zero(&weights, group: row % 6, of: row, width: inFeatures) }
+            let problem = try Problem(
+                x: x, weights: weights, inFeatures: inFeatures, format: format, pool: pool)
+            let y = problem.run(0..<5, pool: pool)
+            let error = problem.error(of: y, rows: 0..<5, level: level)
+            #expect(error <= Tolerance.matmul, "rows of \(rowSize), weights of \(weightSize)")
+        }
+    }
+
+    /// Sets 32 elements of a row to 0.
+    private func zero(_ matrix: inout [Float], group: Int, of row: Int, width: Int) {
+        let start = row * width + group * 32
+        for index in start..<start + 32 { matrix[index] = 0 }
+    }
+
+    /// What int4 has no exponents for is not taken for another number.
+    @Test(arguments: Machine.levels)
+    func int4RowsBeyondTheBoundComeOutAsNaN(level: KernelLevel) throws {
+        let pool = Machine.pool(level)
+        let weights = [Float](repeating: 0.5, count: 64)
+        let matrix = try packed(
+            weights, outFeatures: 1, inFeatures: 64, format: .int4, pool: pool)
+        for (value, isTaken) in [(Float(0x1.fp59), true), (0x1p60, false), (-0x1p90, false)] {
+            var x = [Float](repeating: 1, count: 64)
+            x[50] = value
+            var y: [Float] = [0]
+            matmul(
+                x, xStride: 64, rowCount: 1, weights: matrix, bias: nil, y: &y, yStride: 1,
+                pool: pool)
+            #expect(isTaken ? abs(y[0] / value - 0.5) < 0.01 : y[0].isNaN, "\(value)")
+        }
+    }
+
+    @Test func readsRowsAtTheirStrideAndLeavesTheRestAlone() throws {
         let pool = Machine.pool(Kernels.level)
         let weights: [Float] = [1, 2, 3, 4, 5, 6]
-        let matrix = packed(weights, outFeatures: 2, inFeatures: 3, format: .f32, pool: pool)
+        let matrix = try packed(weights, outFeatures: 2, inFeatures: 3, format: .f32, pool: pool)
         let x: [Float] = [1, 1, 1, .nan, 1, 0, 0, .nan]
         var y = [Float](repeating: -1, count: 10)
         matmul(

@@ -27,14 +27,14 @@ private final class AdjustedBatch {
     init(
         rowCounts: [Int], secondStart: Int, format: OperandFormat, pool: WorkerPool,
         generator: inout SeededGenerator
-    ) {
+    ) throws {
         self.secondStart = secondStart
         outFeatures = secondStart + 531
         // One row before and one after belong to no segment.
         rowCount = rowCounts.reduce(2, +)
         x = generator.floats(rowCount * inFeatures)
         bias = generator.floats(outFeatures)
-        matrix = packed(
+        matrix = try packed(
             generator.floats(outFeatures * inFeatures), outFeatures: outFeatures,
             inFeatures: inFeatures, format: .f32, pool: pool)
         var row = 1
@@ -165,14 +165,14 @@ private final class AdjustedBatch {
     ]
 
     @Test(arguments: Machine.levels, OperandFormat.allCases)
-    func togetherIsAsInTurn(level: KernelLevel, format: OperandFormat) {
+    func togetherIsAsInTurn(level: KernelLevel, format: OperandFormat) throws {
         var generator = SeededGenerator(seed: 91)
         // Kept from case to case, as from layer to layer.
         let adjustments = OutputAdjustments()
         for secondStart in [480, 203] {
             for rowCounts in Self.rowCounts {
                 let alone = Machine.pool(level)
-                let batch = AdjustedBatch(
+                let batch = try AdjustedBatch(
                     rowCounts: rowCounts, secondStart: secondStart, format: format, pool: alone,
                     generator: &generator)
                 let expected = bits(batch.inTurn(pool: alone))
@@ -186,12 +186,12 @@ private final class AdjustedBatch {
         }
     }
 
-    @Test func rowsWithoutAdaptersStayTheBase() {
+    @Test func rowsWithoutAdaptersStayTheBase() throws {
         var generator = SeededGenerator(seed: 92)
         let pool = Machine.pool(.portable, threads: 2)
-        let batch = AdjustedBatch(
+        let batch = try AdjustedBatch(
             rowCounts: [40], secondStart: 480, format: .f32, pool: pool, generator: &generator)
-        let bare = AdjustedBatch(
+        let bare = try AdjustedBatch(
             rowCounts: [], secondStart: 480, format: .f32, pool: pool, generator: &generator)
         #expect(bare.rowCount == 2)
         let adjusted = batch.together(OutputAdjustments(), pool: pool)

@@ -5,7 +5,7 @@ import Testing
     /// Every element type and format, odd sizes, sources stacked across panel borders, both ways
     /// of storing them.
     @Test(arguments: WeightFormat.allCases, [false, true])
-    func copyRowReturnsEveryStackedRow(format: WeightFormat, transposed: Bool) {
+    func copyRowReturnsEveryStackedRow(format: WeightFormat, transposed: Bool) throws {
         let pool = Machine.pool(Kernels.level, threads: 2)
         var generator = SeededGenerator(seed: 21)
         for inFeatures in [1, 2, 3, 15, 64, 65, 131] {
@@ -31,8 +31,8 @@ import Testing
                         elementType: elementType, outFeatures: outFeatures,
                         transposed: transposed))
             }
-            let matrix = withExtendedLifetime(storage) {
-                PackedMatrix(
+            let matrix = try withExtendedLifetime(storage) {
+                try PackedMatrix(
                     sources: sources, inFeatures: inFeatures, format: format, pool: pool)
             }
             #expect(matrix.outFeatures == 43)
@@ -61,7 +61,7 @@ import Testing
     }
 
     @Test(arguments: [(WeightFormat.int8, -127...127), (.int4, -8...7)])
-    func keepsWholeStepsExactly(format: WeightFormat, steps: ClosedRange<Int>) {
+    func keepsWholeStepsExactly(format: WeightFormat, steps: ClosedRange<Int>) throws {
         let pool = Machine.pool(Kernels.level)
         var generator = SeededGenerator(seed: 3)
         var values = (0..<20 * 96).map { _ in
@@ -70,7 +70,7 @@ import Testing
         for group in stride(from: 0, to: values.count, by: 32) {
             values[group + 5] = Float(steps.lowerBound) / 64
         }
-        let matrix = packed(values, outFeatures: 20, inFeatures: 96, format: format, pool: pool)
+        let matrix = try packed(values, outFeatures: 20, inFeatures: 96, format: format, pool: pool)
         var row = [Float](repeating: .nan, count: 96)
         for index in 0..<20 {
             matrix.copyRow(index, to: &row)
@@ -79,25 +79,69 @@ import Testing
     }
 
     @Test(arguments: [WeightFormat.int8, .int4], [Float.nan, .infinity, -.infinity])
-    func doesNotHideWhatIsNotFinite(format: WeightFormat, value: Float) {
+    func refusesWhatIsNotFinite(format: WeightFormat, value: Float) throws {
         let pool = Machine.pool(Kernels.level)
-        var values = [Float](repeating: 1, count: 64)
-        values[40] = value
-        let matrix = packed(values, outFeatures: 1, inFeatures: 64, format: format, pool: pool)
+        var values = [Float](repeating: 1, count: 40 * 64)
+        values[33 * 64 + 40] = value
+        let refused = UnquantizableSource(index: 0)
+        #expect(throws: refused) {
+            try packed(values, outFeatures: 40, inFeatures: 64, format: format, pool: pool)
+        }
+        // Single precision and bf16 hold it.
+        let held = try packed(values, outFeatures: 40, inFeatures: 64, format: .bf16, pool: pool)
         var row = [Float](repeating: 0, count: 64)
-        matrix.copyRow(0, to: &row)
-        #expect(row[40].isNaN && row[0].isFinite)
+        held.copyRow(33, to: &row)
+        #expect(!row[40].isFinite && row[39] == 1)
     }
 
-    @Test func countsPaddingInItsBytes() {
+    /// Of the sources that share a panel the one at fault is named.
+    @Test func namesTheSourceThatItRefuses() {
+        let good = [Float](repeating: 1, count: 3 * 32)
+        let bad = good[1...] + [.nan]
+        let error = #expect(throws: UnquantizableSource.self) {
+            try good.withUnsafeBytes { good in
+                try Array(bad).withUnsafeBytes { bad in
+                    try PackedMatrix(
+                        sources: [good, bad, bad].map {
+                            MatrixSource(bytes: $0, elementType: .f32, outFeatures: 3)
+                        }, inFeatures: 32, format: .int8, pool: Machine.pool(Kernels.level))
+                }
+            }
+        }
+        #expect(error?.index == 1)
+    }
+
+    /// The largest numbers that int4 takes, and such as are too small to count beside others.
+    @Test func int4HoldsNumbersOfAllUsableSizes() throws {
+        let pool = Machine.pool(Kernels.level)
+        let sizes: [Float] = [0x1p59, 1, 0x1p-40]
+        for size in sizes {
+            let values = (0..<32).map { Float($0 % 16 - 8) * size / 8 }
+            let matrix = try packed(
+                values, outFeatures: 1, inFeatures: 32, format: .int4, pool: pool)
+            var row = [Float](repeating: .nan, count: 32)
+            matrix.copyRow(0, to: &row)
+            #expect(row == values, "\(size)")
+        }
+        let small = [Float](repeating: 0x1p-70, count: 32)
+        let matrix = try packed(small, outFeatures: 1, inFeatures: 32, format: .int4, pool: pool)
+        var row = [Float](repeating: .nan, count: 32)
+        matrix.copyRow(0, to: &row)
+        #expect(row.allSatisfy { $0 == 0 })
+        #expect(throws: UnquantizableSource(index: 0)) {
+            try packed([0x1p60], outFeatures: 1, inFeatures: 1, format: .int4, pool: pool)
+        }
+    }
+
+    @Test func countsPaddingInItsBytes() throws {
         let pool = Machine.pool(Kernels.level)
         let values = [Float](repeating: 1, count: 17 * 3)
-        let f32 = packed(values, outFeatures: 17, inFeatures: 3, format: .f32, pool: pool)
-        let bf16 = packed(values, outFeatures: 17, inFeatures: 3, format: .bf16, pool: pool)
+        let f32 = try packed(values, outFeatures: 17, inFeatures: 3, format: .f32, pool: pool)
+        let bf16 = try packed(values, outFeatures: 17, inFeatures: 3, format: .bf16, pool: pool)
         #expect(f32.byteCount == 2 * 3 * 16 * 4)
         #expect(bf16.byteCount == 2 * 4 * 16 * 2)
-        let int8 = packed(values, outFeatures: 17, inFeatures: 3, format: .int8, pool: pool)
-        let int4 = packed(values, outFeatures: 17, inFeatures: 3, format: .int4, pool: pool)
+        let int8 = try packed(values, outFeatures: 17, inFeatures: 3, format: .int8, pool: pool)
+        let int4 = try packed(values, outFeatures: 17, inFeatures: 3, format: .int4, pool: pool)
         #expect(int8.byteCount == 2 * 1088)
         #expect(int4.byteCount == 2 * 576)
     }

@@ -43,13 +43,22 @@ typedef enum __attribute__((enum_extensibility(closed))) ck_element {
 typedef enum __attribute__((enum_extensibility(closed))) ck_row_form {
     CK_ROWS_F32 = 0,   // as they are
     CK_ROWS_BF16 = 1,  // rounded to bf16, the count rounded up to even with zero
-    CK_ROWS_INT8 = 2,  // ck_row_block by 64 inputs, the last filled up with zeros
+    CK_ROWS_INT8 = 2,  // ck_row_block by 64 inputs, the last filled up with zeros, then a float
+                       // that sums start from: 0, or NaN where the row has what is no number
 } ck_row_form;
 
+/// Numbers of this size and above are none to int4: scales of weights and rows are kept where the
+/// exponent of their product neither overflows nor vanishes.
+#define CK_INT4_BOUND 0x1p60f
+
 /// 64 inputs of a row: x ≈ scale · q, with a scale per group of 32.
+///
+/// For int8 weights a scale is given as the bits of an f32. For int4 weights it is a power of two,
+/// given as what it adds to the bits of a weights' scale: in place of a product, which would cost a
+/// tenth of the tile's speed.
 typedef struct ck_row_block {
     int32_t quads[CK_BLOCK / 4];  // four signed bytes each
-    float scale[2];
+    int32_t scale[2];
     int32_t start[2];             // -Σ q of the group · the offset of the weights' numbers
 } ck_row_block;
 
@@ -290,8 +299,10 @@ typedef struct ck_panel_source {
 
 /// Bytes of one panel.
 size_t ck_panel_byte_count(size_t in_features, ck_format format);
-/// Fills lanes [lane, lane + row_count) of a panel; other lanes stay as they are.
-void ck_pack_panel(void *panel, ck_format format, size_t in_features,
+/// Fills lanes [lane, lane + row_count) of a panel; other lanes stay as they are. False where int8
+/// or int4 cannot hold a number of the source: NaN, infinities, for int4 what is CK_INT4_BOUND or
+/// larger.
+bool ck_pack_panel(void *panel, ck_format format, size_t in_features,
                    const ck_panel_source *source);
 /// dst[k] = w[lane, k] of a packed panel.
 void ck_unpack_lane(const void *panel, ck_format format, size_t in_features, size_t lane,

@@ -45,16 +45,15 @@ struct PackingPlan: Sendable {
     /// Packs all matrices.
     ///
     /// - Parameter progress: called with the share of bytes done, from 0 to 1.
+    /// - Throws: an error that names the tensor with numbers that its format cannot hold.
     func pack(
         pool: WorkerPool, progress: (Double) -> Void
-    ) -> (memory: PackedMemory, matrices: [PackedMatrix]) {
+    ) throws(ModelError) -> (memory: PackedMemory, matrices: [PackedMatrix]) {
         let memory = PackedMemory(byteCount: byteCount)
-        let packed = matrices.map { matrix in
+        var packed: [PackedMatrix] = []
+        for matrix in matrices {
             progress(Double(matrix.offset) / Double(byteCount))
-            return PackedMatrix(
-                sources: matrix.sources, inFeatures: matrix.shape.inFeatures,
-                format: matrix.shape.format, pool: pool,
-                place: PackedPlace(memory: memory, offset: matrix.offset))
+            packed.append(try matrix.pack(into: memory, pool: pool))
         }
         return (memory, packed)
     }
@@ -76,6 +75,22 @@ struct PackingPlan: Sendable {
 }
 
 extension PackingPlan.Matrix {
+    fileprivate func pack(
+        into memory: PackedMemory, pool: WorkerPool
+    ) throws(ModelError) -> PackedMatrix {
+        do {
+            return try PackedMatrix(
+                sources: sources, inFeatures: shape.inFeatures, format: shape.format, pool: pool,
+                place: PackedPlace(memory: memory, offset: offset))
+        } catch {
+            let kind =
+                shape.format == .int4 ? "NaN, infinite, or 2^60 or more" : "NaN or infinite"
+            throw ModelError(
+                "tensor '\(tensors[error.index].name)' has elements that are \(kind); "
+                    + "\(shape.format.rawValue) weights cannot hold them")
+        }
+    }
+
     fileprivate func startsAsPacked(in memory: PackedMemory, pool: WorkerPool) -> Bool {
         guard var source = sources.first else { return false }
         let rowCount = min(PackedShape.panelWidth, shape.outFeatures)
@@ -85,9 +100,10 @@ extension PackingPlan.Matrix {
         source.bytes = UnsafeRawBufferPointer(rebasing: source.bytes[..<(rowCount * rowByteCount)])
         source.outFeatures = rowCount
         let fresh = PackedMemory(byteCount: shape.panelByteCount)
-        _ = PackedMatrix(
+        let packed = try? PackedMatrix(
             sources: [source], inFeatures: shape.inFeatures, format: shape.format, pool: pool,
             place: PackedPlace(memory: fresh))
+        guard packed != nil else { return false }
         let cached = UnsafeRawBufferPointer(
             rebasing: memory.bytes[offset..<offset + shape.panelByteCount])
         guard let left = fresh.bytes.baseAddress, let right = cached.baseAddress else {

@@ -67,10 +67,12 @@ public final class WeightCache: Sendable {
 
     /// The packed matrices of a plan: from the folder's file, or packed and kept for
     /// `finishPending`.
+    ///
+    /// - Throws: what packing throws; a file that does not fit is reported, not thrown.
     func matrices(
         of plan: PackingPlan, shards: [MappedFile], directory: URL, format: WeightFormat,
         pool: WorkerPool, progress: (Double) -> Void
-    ) -> [PackedMatrix] {
+    ) throws(ModelError) -> [PackedMatrix] {
         let model = realpath(directory.path, nil).map { path in
             defer { free(path) }
             return String(cString: path)
@@ -90,7 +92,7 @@ public final class WeightCache: Sendable {
             report(.refused(path: path(name), reason: error.reason))
         }
         let isSettled = source.settle()
-        let (memory, matrices) = plan.pack(pool: pool, progress: progress)
+        let (memory, matrices) = try plan.pack(pool: pool, progress: progress)
         if isSettled {
             pending.withLock {
                 $0 = Pending(
