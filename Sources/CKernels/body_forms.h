@@ -13,7 +13,7 @@ static ck_row_form row_form(ck_format format) {
     }
 }
 
-/// The scale of a group in a row, or 0 where its numbers are too small to count.
+/// How a group of a row is scaled; 0 where its numbers are too small to count.
 typedef struct group_scale {
     int32_t bits;                // as ck_row_block has them
     float inverse;
@@ -42,50 +42,96 @@ CK_INLINE group_scale power_of_two_scale(float largest) {
     return scale;
 }
 
-/// Quantizes up to 32 inputs: q = x / scale to the nearest, ties to even. False, with zeros, where
-/// one is no number.
-CK_INLINE bool quantize_group(const float *x, size_t count, const ck_format format,
-                              ck_row_block *block, size_t group) {
+// Lanes of a vector's lower and upper half, each rotated or swapped among themselves.
+#define CK_SWAP_FOURS(X)                                                                       \
+    __builtin_shufflevector(X, X, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)
+#define CK_SWAP_PAIRS(X)                                                                       \
+    __builtin_shufflevector(X, X, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
+#define CK_SWAP_LANES(X)                                                                       \
+    __builtin_shufflevector(X, X, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
+
+/// Lanes 0 and 8: the largest lane of a, of b.
+CK_INLINE u16 largest_of_two(u16 a, u16 b) {
+    u16 most = __builtin_elementwise_max(
+        __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+        __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30,
+                                31));
+    most = __builtin_elementwise_max(most, CK_SWAP_FOURS(most));
+    most = __builtin_elementwise_max(most, CK_SWAP_PAIRS(most));
+    return __builtin_elementwise_max(most, CK_SWAP_LANES(most));
+}
+
+/// Lanes 0 and 8: the sum of lanes 0 to 7, of lanes 8 to 15.
+CK_INLINE i16 sum_halves(i16 x) {
+    x += CK_SWAP_FOURS(x);
+    x += CK_SWAP_PAIRS(x);
+    return x + CK_SWAP_LANES(x);
+}
+
+#undef CK_SWAP_FOURS
+#undef CK_SWAP_PAIRS
+#undef CK_SWAP_LANES
+
+/// The low bytes of 64 numbers, in order.
+CK_INLINE i16 narrow_to_bytes(const i16 *numbers) {
     typedef int8_t b16 __attribute__((ext_vector_type(16)));
-    v16 in[2];
-    CK_UNROLL for (size_t i = 0; i < 2; i++) {
-        size_t start = i * CK_LANES;
-        if (start + CK_LANES <= count) in[i] = load16(x + start);
-        else in[i] = start < count ? load_part(x + start, count - start) : splat(0);
+    typedef int8_t b32 __attribute__((ext_vector_type(32)));
+    typedef int8_t b64 __attribute__((ext_vector_type(64)));
+    b32 half[2];
+    CK_UNROLL for (int h = 0; h < 2; h++) {
+        half[h].lo = __builtin_convertvector(numbers[2 * h], b16);
+        half[h].hi = __builtin_convertvector(numbers[2 * h + 1], b16);
     }
-    v16 most = larger(__builtin_elementwise_abs(in[0]), __builtin_elementwise_abs(in[1]));
-    float largest = max_lanes(most);
-    // A NaN or an infinity must not come out as a number: 0 · x is NaN for both.
-    v16 probe = in[0] * splat(0) + in[1] * splat(0);
-    bool is_number = sum_lanes(probe) == 0
-                     && (format == CK_FORMAT_INT8 || largest < CK_INT4_BOUND);
-    group_scale scale = {0, 0};
-    if (is_number)
-        scale = format == CK_FORMAT_INT8 ? exact_scale(largest) : power_of_two_scale(largest);
-    i16 total = 0;
-    CK_UNROLL for (size_t i = 0; i < 2; i++) {
-        // Not 0 · x, which may be NaN.
-        i16 q = is_number ? round_lanes(in[i] * splat(scale.inverse)) : (i16)0;
-        total += q;
-        b16 bytes = __builtin_convertvector(q, b16);
-        memcpy((uint8_t *)block->quads + group * CK_GROUP + i * CK_LANES, &bytes, sizeof bytes);
+    b64 all;
+    all.lo = half[0];
+    all.hi = half[1];
+    return (i16)all;
+}
+
+/// Quantizes up to 64 inputs: q = x / scale to the nearest, ties to even. False, with any bytes,
+/// where one is no number.
+CK_INLINE bool quantize_block(const float *x, size_t count, const ck_format format,
+                              ck_row_block *block) {
+    v16 in[4];
+    u16 sizes[4];
+    CK_UNROLL for (size_t i = 0; i < 4; i++) {
+        in[i] = load_some(x, i * CK_LANES, count);
+        // As bits, which have the order of the numbers, infinity and NaN last.
+        sizes[i] = (u16)in[i] & 0x7fffffffu;
     }
+    u16 largest = largest_of_two(__builtin_elementwise_max(sizes[0], sizes[1]),
+                                 __builtin_elementwise_max(sizes[2], sizes[3]));
+    group_scale scale[2];
+    CK_UNROLL for (size_t g = 0; g < 2; g++) {
+        float most = ((v16)largest)[g * 8];
+        scale[g] = format == CK_FORMAT_INT8 ? exact_scale(most) : power_of_two_scale(most);
+        block->scale[g] = scale[g].bits;
+    }
+    i16 q[4];
+    CK_UNROLL for (size_t i = 0; i < 4; i++) {
+        // The low byte is that of the nearest integer.
+        v16 steps = in[i] * splat(scale[i / 2].inverse);
+        q[i] = (i16)(steps + splat(CK_ROUNDING_SHIFT));
+    }
+    i16 quads = narrow_to_bytes(q);
+    memcpy(block->quads, &quads, sizeof quads);
+    i16 total = sum_halves(dot_bytes((i16)0, (u16)0x01010101u, quads));
     const int32_t offset = format == CK_FORMAT_INT8 ? CK_INT8_OFFSET : CK_INT4_OFFSET;
-    block->scale[group] = scale.bits;
-    block->start[group] = -offset * __builtin_reduce_add(total);
-    return is_number;
+    block->start[0] = -offset * total[0];
+    block->start[1] = -offset * total[8];
+    const float bound = format == CK_FORMAT_INT8 ? INFINITY : CK_INT4_BOUND;
+    return ((v16)largest)[0] < bound && ((v16)largest)[8] < bound;
 }
 
 CK_INLINE void quantize_row(const float *x, size_t in_features, const ck_format format,
                             ck_row_block *blocks) {
-    size_t count = (in_features + CK_BLOCK - 1) / CK_BLOCK;
     bool are_numbers = true;
-    for (size_t i = 0; i < count * CK_BLOCK; i += CK_GROUP)
-        are_numbers &= quantize_group(
-            x + i, i < in_features ? ck_min(in_features - i, CK_GROUP) : 0, format,
-            blocks + i / CK_BLOCK, i / CK_GROUP % 2);
+    size_t i = 0;
+    for (; i + CK_BLOCK <= in_features; i += CK_BLOCK)
+        are_numbers &= quantize_block(x + i, CK_BLOCK, format, blocks++);
+    if (i < in_features) are_numbers &= quantize_block(x + i, in_features - i, format, blocks++);
     float start = are_numbers ? 0 : NAN;
-    memcpy(blocks + count, &start, sizeof start);
+    memcpy(blocks, &start, sizeof start);
 }
 
 static void prepare_row(const float *x, size_t in_features, ck_format format, void *row) {

@@ -134,11 +134,6 @@ CK_INLINE size_t prepared_bytes(const ck_format format) {
     return format == CK_FORMAT_BF16 && CK_STEPS_BF16 == 1 ? 2 : 4;
 }
 
-CK_INLINE v16 load_some(const float *x, size_t i, size_t count) {
-    if (i + CK_LANES <= count) return load16(x + i);
-    return i < count ? load_part(x + i, count - i) : splat(0);
-}
-
 /// Prepares a row whose elements stay in their order, padded with zeros to a multiple of 32.
 CK_INLINE void prepare(const float *x, size_t count, const ck_format format, float inverse,
                        uint8_t *out) {

@@ -67,6 +67,11 @@ CK_INLINE v16 load_part(const float *p, size_t count) {
     return load16(lanes);
 #endif
 }
+/// Elements i on of `count`; what lies past them is 0.
+CK_INLINE v16 load_some(const float *x, size_t i, size_t count) {
+    if (i + CK_LANES <= count) return load16(x + i);
+    return i < count ? load_part(x + i, count - i) : splat(0);
+}
 CK_INLINE void store_part(float *p, v16 x, size_t count) {
 #if CK_AVX512
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)x);

@@ -7,8 +7,10 @@ import CKernels
 /// - f32 weights, and bf16 below the level avx512-bf16: one chain of multiply-adds (fused above the
 ///   portable level).
 /// - bf16 at that level: x is rounded to bf16; a chain of dot products of two.
-/// - int8 and int4: x is rounded to 8 bits with a scale per 32 inputs, max |x| / 127; integer sums
-///   of 32 products, exact, then a chain of multiply-adds over these sums times both scales.
+/// - int8 and int4: x is rounded to 8 bits with a scale per 32 inputs, max |x| / 127, for int4
+///   the power of two from there up; integer sums of 32 products, exact, then a chain of
+///   multiply-adds over these sums times both scales. A row with NaN or an infinity, for int4 also
+///   with a number of 2^60 or more, gives NaN.
 ///
 /// The bias is added last.
 ///
