@@ -354,6 +354,11 @@ CK_INLINE void attend(const ck_format format, const ck_attention *a, query_tile 
             s.key_scales[i] = (const float *)(block + a->key_scale_offset + scales);
             s.value_scales[i] = (const float *)(block + a->value_scale_offset + scales);
             s.later[i] = block_at(a, ck_min(base + i + CK_STEP_BLOCKS, last - 1)) + keys;
+            if (format == CK_FORMAT_INT8) {
+                // Wanted when the step's scores are summed: a line of its own for each.
+                __builtin_prefetch(s.key_scales[i], 0, 3);
+                __builtin_prefetch(s.value_scales[i], 0, 3);
+            }
         }
         absorb(format, a, t, &s);
     }
