@@ -29,15 +29,17 @@ CK_INLINE group_scale exact_scale(float largest) {
     return scale;
 }
 
-/// The least power of two that is not below largest / 127; largest < CK_INT4_BOUND.
+/// The smallest power of two that is not below largest / 127.
 CK_INLINE group_scale power_of_two_scale(float largest) {
-    if (!(largest >= 1 / CK_INT4_BOUND)) return (group_scale){0, 0};
+    if (!(largest >= 1 / CK_INT4_BOUND && largest < CK_INT4_BOUND)) return (group_scale){0, 0};
     float quotient = largest / 127.0f;
     int32_t word;
     memcpy(&word, &quotient, sizeof word);
-    int32_t exponent = ((word + 0x7fffff) >> 23) - 127;
-    group_scale scale = {exponent << 23, 0};
-    int32_t inverse = (127 - exponent) << 23;
+    const int32_t one = 127 * (1 << 23);
+    // The bits of the power of two: the fraction rounded up into the exponent.
+    int32_t power = (int32_t)((uint32_t)(word + 0x7fffff) & 0xff800000u);
+    group_scale scale = {power - one, 0};
+    int32_t inverse = one - scale.bits;
     memcpy(&scale.inverse, &inverse, sizeof inverse);
     return scale;
 }

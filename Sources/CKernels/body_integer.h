@@ -36,10 +36,11 @@ CK_INLINE i16 dot_bytes(i16 sum, u16 w, i16 a) {
 #elif CK_I8MM
     int32x4_t parts[4];
     uint8x16_t weights[4];
+    int8x16_t row[4];
     memcpy(parts, &sum, sizeof parts);
     memcpy(weights, &w, sizeof weights);
-    int8x16_t row = vreinterpretq_s8_s32(vdupq_n_s32(a.x));
-    CK_UNROLL for (int i = 0; i < 4; i++) parts[i] = vusdotq_s32(parts[i], weights[i], row);
+    memcpy(row, &a, sizeof row);
+    CK_UNROLL for (int i = 0; i < 4; i++) parts[i] = vusdotq_s32(parts[i], weights[i], row[i]);
     memcpy(&sum, parts, sizeof parts);
     return sum;
 #else

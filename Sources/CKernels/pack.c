@@ -184,6 +184,7 @@ static float quantize_int8(const float *x, int8_t *q) {
 /// q[i] = x[i] / scale in -8 ... 7, with the scale of least squared error among some: the element
 /// of largest size goes to -8 or thereabouts, and the scale is then fitted to the q. x is below
 /// CK_INT4_BOUND. The scale of a group that counts as zero is not 0: kernels add to its exponent.
+/// (Lanes past the last output have scales of 0; what comes of them is not stored.)
 static float quantize_int4(const float *x, int8_t *q) {
     float extreme = 0;
     for (size_t i = 0; i < CK_GROUP; i++) {

@@ -49,7 +49,7 @@ public final class EngineBench {
 
     private let workload: Workload
     private let cost: StepWork
-    private let limits: MachineLimits
+    private let limits: LimitMeter
     private let engine: Engine
     private let recorder = StepRecorder()
     private let prompts: [[Int32]]
@@ -67,7 +67,7 @@ public final class EngineBench {
     /// - Throws: `BenchError` where the workload does not fit the model or the adapters.
     public init(
         model: DecoderModel, formats: OperandFormats, adapters: [BenchAdapter],
-        workload: Workload, maximumBatchTokenCount: Int?, limits: MachineLimits, workers: WorkerPool
+        workload: Workload, maximumBatchTokenCount: Int?, limits: LimitMeter, workers: WorkerPool
     ) throws {
         let counts =
             adapters.isEmpty ? [] : workload.popularity.counts(requestCount: workload.batch)
@@ -147,7 +147,8 @@ public final class EngineBench {
     }
 
     /// Measures the base alone and then, where there are adapters, the mixed batch; `repeatCount`
-    /// times in turn, so that both meet the same disturbances.
+    /// times in turn, so that both meet the same disturbances. Before and after each run memory is
+    /// measured anew.
     ///
     /// - Parameter progress: told what is about to be measured.
     /// - Throws: `BenchError` where a request fails.
@@ -176,13 +177,19 @@ public final class EngineBench {
     // MARK: - Runs
 
     private func measureCase(mixed: Bool) async throws -> CaseMeasurement {
+        var reading = [limits.measured()]
         let prefill = try await run(
             mixed: mixed, maximumTokenCount: 1, goal: .ended(workload.batch))
+        reading.append(limits.measured())
         let stepCount = max(1, workload.outputTokenCount - 1)
         let decode = try await runDecode(stepCount: stepCount, mixed: mixed)
+        reading.append(limits.measured())
         return CaseMeasurement(
-            prefill: prefillMeasurement(prefill, mixed: mixed),
-            decode: decodeMeasurement(decode, mixed: mixed))
+            prefill: prefillMeasurement(
+                prefill, mixed: mixed, limits: limits.limits(between: reading[0], and: reading[1])),
+            decode: decodeMeasurement(
+                decode, mixed: mixed, limits: limits.limits(between: reading[1], and: reading[2])),
+            readBytesPerSecond: reading)
     }
 
     /// Tries again where this thread was held up while it submitted, so that the first sequence was
@@ -245,7 +252,7 @@ public final class EngineBench {
     // MARK: - Figures
 
     private func prefillMeasurement(
-        _ recording: StepRecorder.Recording, mixed: Bool
+        _ recording: StepRecorder.Recording, mixed: Bool, limits: MachineLimits
     ) -> PrefillMeasurement {
         let steps = recording.steps.filter { $0.promptTokenCount > 0 }
         let works = StepWork.prefillSpans(
@@ -261,7 +268,7 @@ public final class EngineBench {
     }
 
     private func decodeMeasurement(
-        _ recording: StepRecorder.Recording, mixed: Bool
+        _ recording: StepRecorder.Recording, mixed: Bool, limits: MachineLimits
     ) -> DecodeMeasurement {
         let batch = workload.batch
         var steps: [DecodeMeasurement.Step] = []

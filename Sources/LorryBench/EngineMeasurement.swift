@@ -51,6 +51,8 @@ public struct DecodeMeasurement: Sendable {
 public struct CaseMeasurement: Sendable {
     public var prefill: PrefillMeasurement
     public var decode: DecodeMeasurement
+    /// What memory gave before prefill, between prefill and decode, and after it.
+    public var readBytesPerSecond: [Double]
 }
 
 /// All rounds: the base alone and, where there are adapters, the mixed batch beside it.
@@ -58,6 +60,11 @@ public struct EngineMeasurement: Sendable {
     public var base: [CaseMeasurement]
     /// As many as `base`, or none.
     public var mixed: [CaseMeasurement]
+
+    /// What memory gave beside all rounds.
+    public var readBytesPerSecond: Samples {
+        Samples((base + mixed).flatMap(\.readBytesPerSecond))
+    }
 
     /// The median over the rounds of the mixed batch's rate as a share of the base's in that round.
     public func shareOfBase(_ rate: (CaseMeasurement) -> Double) -> Double {

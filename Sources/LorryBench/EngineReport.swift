@@ -145,10 +145,13 @@ public struct EngineReport: Encodable, Sendable {
     /// Nil without adapters.
     public var base: CaseReport?
     public var shareOfBase: ShareOfBase?
+    /// Beside the rounds, ascending; a share of the limit is of what was measured around its round.
+    public var readBytesPerSecond: [Double]
 
     public init(setting: Setting, limits: LimitsReport, measurement: EngineMeasurement) {
         self.setting = setting
         self.limits = limits
+        readBytesPerSecond = measurement.readBytesPerSecond.sorted
         guard !measurement.mixed.isEmpty else {
             figures = CaseReport(measurement.base)
             return
@@ -163,6 +166,7 @@ public struct EngineReport: Encodable, Sendable {
     private enum CodingKeys: String, CodingKey {
         case limits, base
         case shareOfBase = "share_of_base"
+        case readBytesPerSecond = "read_bytes_per_second_beside_rounds"
     }
 
     /// Setting and figures lie at the top beside the other keys.
@@ -173,6 +177,7 @@ public struct EngineReport: Encodable, Sendable {
         try container.encode(limits, forKey: .limits)
         try container.encodeIfPresent(base, forKey: .base)
         try container.encodeIfPresent(shareOfBase, forKey: .shareOfBase)
+        try container.encode(readBytesPerSecond, forKey: .readBytesPerSecond)
     }
 
     /// A line for each case.

@@ -80,7 +80,7 @@ public struct MachineLimits: Sendable, Equatable {
         return MachineLimits(
             level: level, threadCount: pool.threadCount,
             readBytesPerSecond: measureReading(
-                bufferByteCount: bufferByteCount, pool: pool, effort: effort),
+                pool: pool, bufferByteCount: bufferByteCount, effort: effort),
             f32: peak(.f32), bf16: peak(.bf16), int8: peak(.int8))
     }
 
@@ -97,9 +97,9 @@ public struct MachineLimits: Sendable, Equatable {
         return Double(loop.pointee.operations * rounds * taskCount) / seconds
     }
 
-    /// Bytes per second of all threads together.
-    private static func measureReading(
-        bufferByteCount: Int, pool: WorkerPool, effort: Duration
+    /// Bytes per second of all threads together; parameters as for `measure`.
+    public static func measureReading(
+        pool: WorkerPool, bufferByteCount: Int = 512 << 20, effort: Duration
     ) -> Double {
         let taskByteCount = 2 << 20
         let taskCount = max(1, bufferByteCount / taskByteCount)

@@ -40,7 +40,7 @@ public struct MatrixSource {
 /// int4   [panel][k / 64]{ [8][16][4] pairs of numbers, [2][16] scales }    576 bytes
 /// ```
 /// A number of int8 or int4 times the bf16 scale of its output and 32 inputs is the weight; ckernels.h
-/// draws these blocks.
+/// draws these blocks. Of int4, 32 inputs below 2^-50 count as zero.
 public final class PackedMatrix: Sendable {
     public let outFeatures: Int
     public let inFeatures: Int

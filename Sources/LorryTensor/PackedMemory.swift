@@ -127,5 +127,13 @@ extension WeightFormat {
     /// that bytes which an earlier version kept on disk are not taken for the new ones.
     ///
     /// Panels are packed by code that all kernel levels share, so the level is not part of it.
-    public var packedLayout: String { "\(rawValue), panels of 16, 1" }
+    public var packedLayout: String {
+        let version =
+            switch self {
+            case .f32, .bf16: 1
+            // 2: no scale is NaN, and for int4 none is 0.
+            case .int8, .int4: 2
+            }
+        return "\(rawValue), panels of 16, \(version)"
+    }
 }

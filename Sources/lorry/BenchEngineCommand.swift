@@ -14,7 +14,7 @@ struct BenchEngineCommand: AsyncParsableCommand {
             have their first token, where each ends with it; decode are the steps in which every \
             request computes one token. With --adapters the base alone is measured beside the \
             mixed batch, in turn and in one process. Token rates and shares are medians over \
-            --repeat rounds.
+            --repeat rounds; what memory gives is measured before and after each.
             """)
 
     @Option(help: "A model folder in Hugging Face format.", completion: .directory)
@@ -106,7 +106,8 @@ struct BenchEngineCommand: AsyncParsableCommand {
             try adapters.map { try findAdapters($0, loaded, formats.adapters, workload) } ?? []
         let bench = try EngineBench(
             model: loaded, formats: formats, adapters: found, workload: workload,
-            maximumBatchTokenCount: maxBatchTokens, limits: limits, workers: workers)
+            maximumBatchTokenCount: maxBatchTokens, limits: LimitMeter(measuringFrom: limits),
+            workers: workers)
         let measurement = try await bench.measure(repeatCount: repeatCount) { what in
             FileHandle.standardError.write(Data("\(what) …\n".utf8))
         }
@@ -153,5 +154,10 @@ struct BenchEngineCommand: AsyncParsableCommand {
                 + "commit \(Figures.duration(figures.decodeCommitSeconds)); limits: reading "
                 + "\(Figures.duration(figures.decodeReadingSeconds)), computing "
                 + "\(Figures.duration(figures.decodeComputingSeconds))")
+        let rates = Samples(report.readBytesPerSecond)
+        print(
+            "memory beside the rounds: \(Figures.significant(rates.percentile(0) / 1e9)) to "
+                + "\(Figures.significant(rates.percentile(1) / 1e9)) GB/s, median "
+                + Figures.significant(rates.median / 1e9))
     }
 }

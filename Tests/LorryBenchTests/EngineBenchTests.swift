@@ -33,12 +33,14 @@ private final class SmallModel {
     }
 
     func bench(
-        _ workload: EngineBench.Workload, adapterCount: Int, kv: OperandFormat = .bf16
+        _ workload: EngineBench.Workload, adapterCount: Int, kv: OperandFormat = .bf16,
+        rate: @escaping () -> Double = { 10 }
     ) throws -> EngineBench {
         try EngineBench(
             model: model, formats: .init(model: model, kv: kv),
             adapters: try adapters(adapterCount), workload: workload,
-            maximumBatchTokenCount: 24, limits: smallLimits, workers: pool)
+            maximumBatchTokenCount: 24,
+            limits: LimitMeter(smallLimits, readBytesPerSecond: rate), workers: pool)
     }
 }
 
@@ -83,6 +85,33 @@ struct EngineBenchTests {
         let difference = mixed[0].byteCount - base[0].byteCount - Double(adapterBytes)
         #expect(difference.truncatingRemainder(dividingBy: 2 * 128) == 0)
         #expect(base[1].byteCount == base[0].byteCount + 2 * 128)
+    }
+
+    /// Memory is slower each time that it is measured.
+    @Test func limitsAreThoseAroundTheRun() async throws {
+        let small = try await SmallModel(adapterCount: 1)
+        var rate = 0.0
+        let bench = try small.bench(
+            .init(batch: 1, promptTokenCount: 10, outputTokenCount: 3), adapterCount: 0
+        ) {
+            rate = rate == 0 ? 1 : rate / 2
+            return rate
+        }
+        let measurement = try await bench.measure(repeatCount: 2)
+        await bench.shutdown()
+        for (round, rates) in zip(
+            measurement.base, [[1, 0.5, 0.25], [0.125, 0.0625, 0.03125]]) {
+            #expect(round.readBytesPerSecond == rates)
+            let steps = round.decode.steps
+            #expect(steps.count == 2)
+            for step in steps {
+                #expect(step.readingSeconds == step.byteCount / ((rates[1] + rates[2]) / 2))
+            }
+        }
+        // The prompts are the same, and reading bounds them.
+        let limits = measurement.base.map(\.prefill.limitSeconds)
+        #expect(abs(limits[1] / limits[0] - 8) < 1e-9)
+        #expect(measurement.readBytesPerSecond.sorted == [0.03125, 0.0625, 0.125, 0.25, 0.5, 1])
     }
 
     @Test func int8KeysAndValuesAreReadWithTheirScales() async throws {
@@ -143,6 +172,8 @@ struct EngineBenchTests {
         #expect(Set(share.keys) == ["prefill", "decode"])
         let limits = try #require(object["limits"] as? [String: Any])
         #expect(limits["read_bytes_per_second"] as? Double == 10)
+        let beside = object["read_bytes_per_second_beside_rounds"] as? [Double]
+        #expect(beside == [Double](repeating: 10, count: 6))
         #expect(report.table.lines.count == 4)
     }
 }

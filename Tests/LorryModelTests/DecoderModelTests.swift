@@ -108,6 +108,17 @@ import Testing
         _ = try load(.bf16)
     }
 
+    @Test func weightsBeyondTheScalesOfInt4AreNamed() throws {
+        var tensors = TinyModel.tensors()
+        tensors.tensors["model.layers.1.mlp.up_proj.weight"]?.floats[7] = -0x1p60
+        try TinyModel.write(to: folder, tensors)
+        let error = #expect(throws: ModelError.self) { try load(.int4) }
+        #expect(
+            error?.message.hasPrefix("tensor 'model.layers.1.mlp.up_proj.weight' ") == true
+                && error?.message.contains("2^60 or more") == true)
+        _ = try load(.int8)
+    }
+
     @Test func aTiedModelMayCarryItsHead() throws {
         let tied: [String: Any?] = ["tie_word_embeddings": true]
         try TinyModel.write(to: folder, TinyModel.tensors(hasHead: false), tied)

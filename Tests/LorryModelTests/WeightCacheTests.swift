@@ -269,6 +269,18 @@ import Testing
         #expect(next.isHit && next.logits == expected)
     }
 
+    @Test func weightsThatCannotBePackedLeaveNoFile() throws {
+        var tensors = TinyModel.tensors()
+        tensors.tensors["lm_head.weight"]?.floats[3] = .nan
+        try TinyModel.write(to: model, tensors)
+        let cache = WeightCache(folder: folder) { _ in }
+        #expect(throws: ModelError.self) {
+            try DecoderModel(directory: model.url, format: .int8, pool: workers, cache: cache)
+        }
+        cache.finishPending()
+        #expect(try files() == [])
+    }
+
     @Test func aCancelledWriteLeavesNothing() throws {
         let load = try load()
         load.cache.finishPending { true }

@@ -301,7 +301,9 @@ extension Problem {
     func holdsForScalesOfAllSizes(level: KernelLevel, format: WeightFormat) throws {
         let pool = Machine.pool(level)
         let (inFeatures, outFeatures) = (192, 17)
-        let sizes: [Float] = [0, 0x1p-55, 0x1p-20, 1, 3, 0x1p55]
+        // Rows of 40 have scales of 2^-1, for which a scale of 0 would come out infinite. The others
+        // are the ends of what int4 takes and sizes between them.
+        let sizes: [Float] = [0, 0x1p-59, 0x1p-49, 0x1p-20, 1, 3, 40, 0x1p55, 0x1.fp59]
         var generator = SeededGenerator(seed: 23)
         for (rowSize, weightSize) in sizes.flatMap({ row in sizes.map { (row, $0) } }) {
             var x = generator.floats(5 * inFeatures).map { $0 * rowSize }
@@ -329,14 +331,16 @@ extension Problem {
         let weights = [Float](repeating: 0.5, count: 64)
         let matrix = try packed(
             weights, outFeatures: 1, inFeatures: 64, format: .int4, pool: pool)
-        for (value, isTaken) in [(Float(0x1.fp59), true), (0x1p60, false), (-0x1p90, false)] {
+        let values: [(Float, Bool)] = [(0x1.fp59, true), (0x1p60, false), (-0x1p90, false)]
+        for ((value, isTaken), place) in values.flatMap({ value in [3, 50].map { (value, $0) } }) {
             var x = [Float](repeating: 1, count: 64)
-            x[50] = value
+            x[place] = value
             var y: [Float] = [0]
             matmul(
                 x, xStride: 64, rowCount: 1, weights: matrix, bias: nil, y: &y, yStride: 1,
                 pool: pool)
-            #expect(isTaken ? abs(y[0] / value - 0.5) < 0.01 : y[0].isNaN, "\(value)")
+            #expect(
+                isTaken ? abs(y[0] / value - 0.5) < 0.01 : y[0].isNaN, "\(value) at \(place)")
         }
     }
 

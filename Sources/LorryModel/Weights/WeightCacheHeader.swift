@@ -40,8 +40,7 @@ struct WeightCacheHeader: Codable, Equatable, Sendable {
     var checksumOfChecksums: String
 
     static let magic: [UInt8] = Array("LORRYPW\0".utf8)
-    /// 2: int4 groups of zeros have a scale.
-    static let version: UInt32 = 2
+    static let version: UInt32 = 1
     static let payloadOffset = 2 << 20
     /// Payload bytes that one checksum covers.
     static let chunkByteCount = 1 << 20
