@@ -100,7 +100,8 @@ struct EngineBenchTests {
         let measurement = try await bench.measure(repeatCount: 2)
         await bench.shutdown()
         for (round, rates) in zip(
-            measurement.base, [[1, 0.5, 0.25], [0.125, 0.0625, 0.03125]]) {
+            measurement.base, [[1, 0.5, 0.25], [0.125, 0.0625, 0.03125]])
+        {
             #expect(round.readBytesPerSecond == rates)
             let steps = round.decode.steps
             #expect(steps.count == 2)

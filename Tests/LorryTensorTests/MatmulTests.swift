@@ -309,7 +309,9 @@ extension Problem {
             var x = generator.floats(5 * inFeatures).map { $0 * rowSize }
             var weights = generator.floats(outFeatures * inFeatures).map { $0 * weightSize }
             for row in 0..<5 { zero(&x, group: row, of: row, width: inFeatures) }
-            for row in 0..<outFeatures { zero(&weights, group: row % 6, of: row, width: inFeatures) }
+            for row in 0..<outFeatures {
+                zero(&weights, group: row % 6, of: row, width: inFeatures)
+            }
             let problem = try Problem(
                 x: x, weights: weights, inFeatures: inFeatures, format: format, pool: pool)
             let y = problem.run(0..<5, pool: pool)
