@@ -177,13 +177,13 @@ public final class EngineBench {
     // MARK: - Runs
 
     private func measureCase(mixed: Bool) async throws -> CaseMeasurement {
-        var reading = [limits.measured()]
+        var reading = [limits.measureReading()]
         let prefill = try await run(
             mixed: mixed, maximumTokenCount: 1, goal: .ended(workload.batch))
-        reading.append(limits.measured())
+        reading.append(limits.measureReading())
         let stepCount = max(1, workload.outputTokenCount - 1)
         let decode = try await runDecode(stepCount: stepCount, mixed: mixed)
-        reading.append(limits.measured())
+        reading.append(limits.measureReading())
         return CaseMeasurement(
             prefill: prefillMeasurement(
                 prefill, mixed: mixed, limits: limits.limits(between: reading[0], and: reading[1])),

@@ -23,7 +23,8 @@ public struct LimitMeter {
         }
     }
 
-    func measured() -> Double { readBytesPerSecond() }
+    /// Bytes per second, now.
+    func measureReading() -> Double { readBytesPerSecond() }
 
     /// The limits of a time that began and ended with these rates of reading.
     func limits(between start: Double, and end: Double) -> MachineLimits {
